@@ -1,0 +1,1 @@
+"""The deployable folder: written, verified, read and run without torch."""

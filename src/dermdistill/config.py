@@ -1,0 +1,233 @@
+"""Every setting, as frozen models: one a stage, held together by a ``Recipe``. Unknown keys are errors.
+
+Each default stands here and nowhere else. Recipes are YAML files (``recipes/NAME.yaml``) that name only what differs.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dermdistill.labels import Task
+from dermdistill.preprocess import PreprocessSpec, ResizeMode
+
+Protocol = Literal["lesion", "published", "published-oversampled", "given"]
+Artefact = Literal["hair", "ruler", "ink", "corners"]
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class SyntheticConfig(Frozen):
+    """The built-in generator of synthetic lesions, used where a run has no data folder."""
+
+    lesions: int = Field(260, ge=21, le=1_000_000, description="number of lesions over all seven classes")
+    seed: int = Field(0, ge=0)
+    width: int = Field(160, ge=32, le=2048, description="pixels")
+    height: int = Field(120, ge=32, le=2048, description="pixels")
+    artefacts: tuple[Artefact, ...] = Field(("hair", "ruler", "ink", "corners"))
+
+
+class DataConfig(Frozen):
+    """Split and image size."""
+
+    size: int = Field(64, ge=16, le=1024, description="side of the square input, pixels")
+    resize: ResizeMode = "squash"
+    protocol: Protocol = "lesion"
+    seed: int = Field(42, ge=0, description="seed of the split")
+    val_fraction: float = Field(0.15, gt=0, lt=0.5)
+    test_fraction: float = Field(0.15, gt=0, lt=0.5)
+    split_file: str | None = Field(None, description="image_id,split table for the protocol `given`")
+
+    @model_validator(mode="after")
+    def _given_needs_a_file(self) -> Self:
+        if (self.protocol == "given") != (self.split_file is not None):
+            raise ValueError("protocol 'given' and split_file go together: set both or neither")
+        return self
+
+    def preprocess(self) -> PreprocessSpec:
+        """The preprocessing that these settings mean."""
+        return PreprocessSpec(size=self.size, resize=self.resize)
+
+
+class AugmentConfig(Frozen):
+    """Random views of training images; each image has its own draw. Zero turns an operation off."""
+
+    flip: bool = True
+    rotate_degrees: float = Field(180.0, ge=0, le=180, description="rotation is uniform in +- this")
+    scale: float = Field(0.2, ge=0, lt=1, description="zoom factor is log-uniform in 1/(1+s) to 1+s")
+    shift: float = Field(0.08, ge=0, le=0.5, description="shift is uniform in +- this share of the side")
+    brightness: float = Field(0.15, ge=0, lt=1)
+    contrast: float = Field(0.2, ge=0, lt=1)
+    saturation: float = Field(0.2, ge=0, lt=1)
+    hue: float = Field(0.02, ge=0, le=0.5, description="hue turns by +- this share of the circle")
+    blur: float = Field(0.1, ge=0, le=1, description="probability of a 3x3 Gaussian blur")
+    cutout: float = Field(0.25, ge=0, le=1, description="probability of one grey square")
+    cutout_size: float = Field(0.3, gt=0, le=1, description="largest side of that square, share of the image's")
+    mixup: float = Field(0.0, ge=0, le=1, description="probability of mixing with another training image")
+    mixup_alpha: float = Field(0.4, gt=0, le=10, description="both parameters of mixup's beta distribution")
+
+
+class BranchConfig(Frozen):
+    """One backbone: any timm name, or ``small_cnn``."""
+
+    backbone: str
+    weights: str = Field("none", description="none | hub | offline | path of a .safetensors or .pth file")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm.create_model")
+
+
+class ModelConfig(Frozen):
+    """One or more branches with exits and layer fusion."""
+
+    branches: tuple[BranchConfig, ...] = Field(min_length=1, max_length=4)
+    exits: tuple[int, ...] = Field((1, 2), description="depths (0 is the shallowest of four) with an exit each")
+    fusion: bool = Field(True, description="fuse pooled features of all branches and depths before the classifier")
+    fusion_width: int = Field(256, ge=8, le=4096)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _exits_are_depths(self) -> Self:
+        if len(set(self.exits)) != len(self.exits) or not set(self.exits) <= {0, 1, 2, 3}:
+            raise ValueError(f"exits {list(self.exits)}: each is a different depth of 0, 1, 2, 3")
+        if len(self.branches) > 1 and not self.fusion:
+            raise ValueError("several branches need fusion: set fusion=true, or keep one branch")
+        return self
+
+
+class OptimConfig(Frozen):
+    """AdamW with warm-up and a cosine, clipping, weight averaging and early stopping."""
+
+    epochs: int = Field(10, ge=1, le=10_000)
+    batch_size: int = Field(64, ge=2, le=8192)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    backbone_factor: float = Field(1.0, gt=0, le=1, description="learning rate of pretrained branches, as a share")
+    weight_decay: float = Field(0.02, ge=0, le=1)
+    warmup_epochs: float = Field(1.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    average_decay: float = Field(0.99, ge=0, lt=1, description="decay a step of the averaged weights; 0 turns it off")
+    patience: int = Field(10, ge=1, description="epochs without a better validation figure before stopping")
+    monitor: Literal["macro_auc", "balanced_accuracy", "melanoma_auc"] = "macro_auc"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed on a GPU, 32-true elsewhere"
+    )
+
+
+class LossConfig(Frozen):
+    """The classification loss. At most one remedy for class imbalance (EVIDENCE.md, section 4)."""
+
+    logit_adjustment: float = Field(0.0, ge=0, le=2, description="tau of Menon et al. 2021; 0 is off")
+    focal_gamma: float = Field(0.0, ge=0, le=10, description="Lin et al. 2017; 0 is off")
+    focal_alpha: float | None = Field(None, gt=0, lt=1, description="weight of the melanoma class (binary task)")
+    class_weights: bool = Field(False, description="weights inverse to class frequency, mean 1 over images")
+    sampler: bool = Field(False, description="draw training images so that classes come equally often")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    exit_weight: float = Field(0.3, ge=0, le=10, description="weight of the mean loss of a teacher's exits")
+
+    @model_validator(mode="after")
+    def _one_remedy(self) -> Self:
+        remedies = {
+            "logit_adjustment": self.logit_adjustment > 0,
+            "focal_gamma": self.focal_gamma > 0,
+            "class_weights": self.class_weights,
+            "sampler": self.sampler,
+        }
+        active = [name for name, on in remedies.items() if on]
+        if len(active) > 1:
+            raise ValueError(
+                f"{' and '.join(active)} are stacked: each corrects for class imbalance, keep one and turn the others off"
+            )
+        if self.focal_alpha is not None and self.focal_gamma == 0:
+            raise ValueError("focal_alpha needs focal_gamma > 0")
+        return self
+
+
+class DistillConfig(Frozen):
+    """Student objective: ``alpha * intermediate + beta * logits + gamma * classification``.
+
+    Plain temperature-scaled distillation ``a * T^2 * KL + (1 - a) * classification`` is alpha 0, beta a, gamma 1 - a.
+    """
+
+    alpha: float = Field(0.3, ge=0, le=10, description="weight of the intermediate terms (exits, features)")
+    beta: float = Field(0.3, ge=0, le=10, description="weight of T^2 KL between final logits")
+    gamma: float = Field(0.4, ge=0, le=10, description="weight of the classification loss")
+    temperature: float = Field(2.0, gt=0, le=100)
+    feature_share: float = Field(0.5, ge=0, le=1, description="share of fused-feature matching in the intermediate")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.alpha + self.beta + self.gamma == 0:
+            raise ValueError("alpha, beta and gamma are all 0: nothing would be learnt")
+        return self
+
+
+class TeacherConfig(OptimConfig):
+    """Teacher network and how it is trained; the keys of ``OptimConfig`` stand beside its own (``teacher.epochs``)."""
+
+    model: ModelConfig
+    loss: LossConfig = LossConfig()
+
+
+class StudentConfig(TeacherConfig):
+    """Student network, how it is trained and what it learns from the teacher."""
+
+    distill: DistillConfig = DistillConfig()
+
+
+class CompressConfig(Frozen):
+    """Static INT8 quantization of the exported student."""
+
+    calibration_images: int = Field(512, ge=8, le=100_000, description="training images; never validation or test")
+    method: Literal["minmax", "entropy", "percentile"] = "minmax"
+    reduce_range: bool = Field(False, description="7-bit weights for CPUs without VNNI; costs accuracy elsewhere")
+
+
+class EvaluateConfig(Frozen):
+    """Intervals, operating points and timing."""
+
+    bootstrap_samples: int = Field(1000, ge=50, le=100_000)
+    bootstrap_seed: int = Field(0, ge=0)
+    calibration_bins: int = Field(15, ge=2, le=1000)
+    latency_repeats: int = Field(200, ge=5, le=100_000)
+
+
+class ExplainConfig(Frozen):
+    """Pictures of explanations in the report."""
+
+    correct: int = Field(7, ge=0, le=200, description="correctly classified test images to explain")
+    wrong: int = Field(7, ge=0, le=200, description="wrongly classified test images to explain")
+
+
+class Recipe(Frozen):
+    """A whole run: data to report."""
+
+    name: str
+    description: str = ""
+    task: Task = "diagnosis"
+    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 is all cores. Weights depend on it")
+    data: DataConfig = DataConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+    augment: AugmentConfig = AugmentConfig()
+    teacher: TeacherConfig
+    student: StudentConfig
+    compress: CompressConfig = CompressConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    explain: ExplainConfig = ExplainConfig()
+
+    @model_validator(mode="after")
+    def _roles_fit(self) -> Self:
+        missing = sorted(set(self.student.model.exits) - set(self.teacher.model.exits))
+        if self.student.distill.alpha > 0 and self.student.distill.feature_share < 1 and missing:
+            raise ValueError(
+                f"student exits {missing} have no counterpart in the teacher's {list(self.teacher.model.exits)}: "
+                "give the teacher these exits or set student.distill.alpha=0"
+            )
+        if self.student.distill.alpha > 0 and self.student.distill.feature_share < 1 and not self.student.model.exits:
+            raise ValueError("student.distill.alpha > 0 needs student.model.exits, or feature_share=1")
+        if self.task == "diagnosis":
+            for role, loss in (("teacher", self.teacher.loss), ("student", self.student.loss)):
+                if loss.focal_alpha is not None:
+                    raise ValueError(f"{role}.loss.focal_alpha is for the task 'melanoma' only")
+        return self

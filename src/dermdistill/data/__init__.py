@@ -1,0 +1,1 @@
+"""From a folder of images to a catalog, a split, an image store and augmented views."""

@@ -1,0 +1,1 @@
+"""Where a network looked: heat maps and the pictures made of them."""

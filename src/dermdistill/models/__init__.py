@@ -1,0 +1,1 @@
+"""Networks: timm backbones as branches of four depths, with exits and layer fusion."""

@@ -1,0 +1,73 @@
+"""One backbone as a branch: maps and pooled features at four depths."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from dermdistill.errors import ConfigError
+from dermdistill.models.backbones import DEPTHS
+
+
+class BranchOutput(NamedTuple):
+    """Maps [B, C, H, W] and pooled features [B, C'] of the four depths, shallow to deep."""
+
+    maps: tuple[Tensor, ...]
+    pooled: tuple[Tensor, ...]
+
+
+def depth_indices(feature_info: list[dict[str, Any]]) -> list[int]:
+    """Which of a backbone's stages are its four depths.
+
+    A pyramid (ConvNet) gives its last four stages, a network of one resolution (ViT) four evenly spaced blocks.
+
+    Raises:
+        ConfigError: the backbone has fewer than four stages.
+    """
+    count = len(feature_info)
+    if count < DEPTHS:
+        raise ConfigError(f"backbone has {count} stages", rule=f"at least {DEPTHS}")
+    if len({stage["reduction"] for stage in feature_info}) > 1:
+        return list(range(count - DEPTHS, count))
+    return [count * (depth + 1) // DEPTHS - 1 for depth in range(DEPTHS)]
+
+
+class Branch(nn.Module):
+    """A headless timm network (or one that speaks its language) read at four depths.
+
+    The deepest depth is the network's final map: behind the last activation, where a linear bottleneck such as
+    EfficientNet-Lite's would leave class activation maps blank. ``last_map`` marks it for Grad-CAM.
+
+    Args:
+        network: has ``feature_info``, ``forward_intermediates`` and ``forward_head``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+        info = [dict(stage) for stage in self.network.feature_info]
+        self.indices = depth_indices(info)
+        self.last_map = nn.Identity()
+        self.widths = [int(info[index]["num_chs"]) for index in self.indices[:-1]]
+        self.widths.append(int(self.network.head_hidden_size))
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether the final features are tokens [B, N, C] of equal blocks."""
+        return hasattr(self.network, "blocks") and hasattr(self.network, "patch_embed")
+
+    def cam_layer(self) -> nn.Module:
+        """The module whose output Grad-CAM reads: the final map, or, in a ViT, the norm before the last attention."""
+        if self.is_transformer:
+            layer: nn.Module = self.network.blocks[-1].norm1
+            return layer
+        return self.last_map
+
+    def forward(self, images: Tensor) -> BranchOutput:
+        """Images [B, 3, H, W] to the maps and pooled features of the four depths."""
+        final, maps = self.network.forward_intermediates(images, indices=self.indices)
+        if final.dim() == 4:
+            final = self.last_map(final)
+            maps = [*maps[:-1], final]
+        pooled = [depth.mean(dim=(2, 3)) for depth in maps[:-1]]
+        pooled.append(self.network.forward_head(final, pre_logits=True))
+        return BranchOutput(tuple(maps), tuple(pooled))

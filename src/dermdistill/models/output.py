@@ -1,0 +1,21 @@
+"""What every classifier returns, so that distillation and inspection need no hooks."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Output(NamedTuple):
+    """Logits and the named intermediate outputs of one forward pass.
+
+    Attributes:
+        logits: [B, K], of the final classifier.
+        exits: one [B, K] for each configured exit, shallow to deep.
+        features: [B, C, H, W], the map of each depth, branch after branch.
+        fused: [B, W], what the final classifier reads.
+    """
+
+    logits: Tensor
+    exits: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+    fused: Tensor

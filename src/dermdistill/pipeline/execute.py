@@ -1,0 +1,130 @@
+"""Run a recipe: stage after stage, skipping what is done, and the provenance and report at the end."""
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from dermdistill.atomic import write_json, write_text
+from dermdistill.config import Recipe
+from dermdistill.data.catalog import catalog_sha256
+from dermdistill.errors import RunFolderError
+from dermdistill.pipeline.context import Context
+from dermdistill.pipeline.stages import STAGES, stage_inputs
+from dermdistill.provenance import code_version, machine, package_versions, sha256_file, sha256_json
+from dermdistill.recipes.load import parse_recipe, recipe_text
+from dermdistill.report.page import write_report
+from dermdistill.run import RunFolder
+from dermdistill.training.roles import DESCRIPTION
+
+RECIPE = "recipe.yaml"
+PROVENANCE = "provenance.json"
+
+
+def run_recipe(
+    recipe: Recipe, *, source: Path | None, out: Path, resume: bool = False, command: str = "", console: Console | None = None
+) -> Path:
+    """From images to a report.
+
+    Args:
+        recipe: all settings.
+        source: folder of images; None draws synthetic ones.
+        out: run folder, new or, with ``resume``, the one to go on with.
+        resume: go on after a kill; the recipe must be the one that the folder was started with.
+        command: what the user typed, for the provenance.
+        console: for progress; standard error by default.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DermdistillError: see the stages.
+    """
+    console = console or Console(stderr=True)
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    with RunFolder(out).opened(resume=resume) as run:
+        _keep_recipe(recipe, source, run.path)
+        context = Context(recipe, run, source)
+        for name, stage in STAGES.items():
+            inputs = stage_inputs(context, name)
+            if run.is_done(name, inputs):
+                console.print(f"[dim]{name}: done before[/dim]", highlight=False)
+                continue
+            console.print(f"[bold]{name}[/bold]", highlight=False)
+            with run.stage(name, inputs, list(stage.writes)):
+                stage.work(context, inputs)
+        write_json(run.path / PROVENANCE, _provenance(context, command))
+        return write_report(run.path)
+
+
+def _keep_recipe(recipe: Recipe, source: Path | None, path: Path) -> None:
+    """Write the recipe of a new run; compare it with that of a resumed one."""
+    kept = path / RECIPE
+    if not kept.is_file():
+        write_text(kept, recipe_text(recipe))
+        return
+    try:
+        before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunFolderError(f"{kept}: is damaged ({error})", next_step="choose another folder with --out") from error
+    changed = _differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    if changed:
+        raise RunFolderError(
+            f"{path}: was started with another recipe; different keys: {', '.join(changed)}",
+            rule="--resume goes on with the run as it was started",
+            next_step="repeat the same --set options, or choose another folder with --out",
+        )
+
+
+def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [] if before == after else [prefix]
+    return [
+        name
+        for key in {**before, **after}
+        for name in _differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
+    ]
+
+
+def _provenance(context: Context, command: str) -> dict[str, Any]:
+    """Where the run's figures come from; without any path of this machine."""
+    import json
+
+    described = {
+        role: json.loads((context.path / role / DESCRIPTION).read_text()) for role in ("teacher", "student")
+    }
+    catalog = context.catalog
+    return {
+        "command": command,
+        "code": code_version(),
+        "machine": machine(),
+        "packages": package_versions(),
+        "seed": context.recipe.seed,
+        "recipe": {
+            "name": context.recipe.name,
+            "sha256": sha256_json(context.recipe.model_dump(mode="json")),
+        },
+        "data": {
+            "source": str(catalog["source"].iloc[0]),
+            "images": len(catalog),
+            "lesions": int(catalog["lesion_id"].nunique()),
+            "catalog_sha256": catalog_sha256(catalog),
+            "store_sha256": context.store.sha256,
+            "split_sha256": sha256_file(context.path / "split.csv"),
+        },
+        "weights": {role: description["weights"] for role, description in described.items()},
+        "models": {
+            role: {"parameters": description["parameters"], "sha256": description["sha256"]}
+            for role, description in described.items()
+        },
+        "training": {
+            role: {key: description[key] for key in ("epochs_run", "best_epoch", "monitor", "best_value", "seconds")}
+            for role, description in described.items()
+        },
+        "seconds": context.run.seconds(),
+        "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,244 @@
+"""The stages of a run. Each is a function of the context that writes its files; ``STAGES`` gives their order.
+
+Adding a stage is one function and one entry: what it reads (earlier stages, settings) and what it writes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dermdistill.atomic import write_json
+from dermdistill.bundle.latency import latency_ms
+from dermdistill.bundle.manifest import write_manifest
+from dermdistill.bundle.predictor import OnnxClassifier
+from dermdistill.compress.onnx_export import export_onnx
+from dermdistill.compress.static_int8 import quantize_int8
+from dermdistill.config import Recipe
+from dermdistill.data.audit import audit_split
+from dermdistill.data.catalog import catalog_sha256, write_catalog
+from dermdistill.data.copies import exact_copies
+from dermdistill.data.readers import read_catalog
+from dermdistill.data.split import make_split, write_split
+from dermdistill.data.synthetic import write_synthetic
+from dermdistill.errors import DataError
+from dermdistill.evaluate.evaluation import evaluate_predictions, validation_thresholds
+from dermdistill.evaluate.predictions import MODELS, predictions_frame, read_predictions, write_predictions
+from dermdistill.explain.pictures import choose_items, write_explanations
+from dermdistill.labels import class_names
+from dermdistill.pipeline.context import Context
+from dermdistill.provenance import code_version, sha256_file
+from dermdistill.training.roles import load_trained, train_role
+
+MODEL_FILES = {
+    "teacher": "teacher/model.onnx",
+    "student": "bundle/model.onnx",
+    "student_int8": "bundle/model.int8.onnx",
+}
+
+
+def make_catalog(context: Context, inputs: str) -> None:
+    """Read the images, or draw synthetic ones first."""
+    source = context.source
+    if source is None:
+        source = write_synthetic(context.path / "synthetic", context.recipe.synthetic)
+    write_catalog(read_catalog(source), context.path / "catalog.parquet")
+
+
+def split_images(context: Context, inputs: str) -> None:
+    """Split, keeping exact copies together where the protocol promises that."""
+    split = make_split(
+        context.catalog, context.recipe.data, same_image=exact_copies(context.catalog)
+    )
+    write_split(split, context.path)
+
+
+def audit(context: Context, inputs: str) -> None:
+    """Prove the split; a protocol that promises disjoint parts and fails ends the run."""
+    report = audit_split(context.catalog, context.split)
+    write_json(context.path / "audit.json", report)
+    if not report["passed"]:
+        raise DataError(
+            f"the split leaks: {report['lesions_across']['count']} lesions and "
+            f"{report['exact_copies_across']['count']} exact copies lie in more than one part",
+            rule=f"protocol {report['protocol']!r} promises none",
+            next_step=f"see {context.path / 'audit.json'}; mend the split file, or use protocol lesion",
+        )
+
+
+def train_teacher(context: Context, inputs: str) -> None:
+    """Train the teacher and export it."""
+    train_role("teacher", context.recipe, context.training_data, run=context.path, inputs=inputs)
+    model = load_trained(context.path / "teacher")
+    export_onnx(model.deployed(), context.spec, context.path / MODEL_FILES["teacher"])
+
+
+def train_student(context: Context, inputs: str) -> None:
+    """Distil the student."""
+    train_role("student", context.recipe, context.training_data, run=context.path, inputs=inputs)
+
+
+def make_bundle(context: Context, inputs: str) -> None:
+    """Export the student without its exits, quantize it on training images, and write the manifest.
+
+    Each model's decision thresholds come from its own scores on the validation part.
+    """
+    recipe, bundle = context.recipe, context.path / "bundle"
+    model = load_trained(context.path / "student")
+    fp32, int8 = (context.path / MODEL_FILES[name] for name in ("student", "student_int8"))
+    export_onnx(model.deployed(), context.spec, fp32)
+    quantization = quantize_int8(fp32, int8, _calibration_images(context), context.spec, recipe.compress)
+    validation = {name: _predictions(context, name, "val") for name in ("student", "student_int8")}
+    write_manifest(
+        bundle,
+        task=recipe.task,
+        spec=context.spec,
+        thresholds={name: validation_thresholds(frame) for name, frame in validation.items()},
+        provenance={
+            "code": code_version(),
+            "recipe": recipe.name,
+            "student_sha256": sha256_file(context.path / "student" / "model.safetensors"),
+            "quantization": quantization,
+        },
+    )
+
+
+def _calibration_images(context: Context) -> Any:
+    """A seeded sample of training images without repeats, uint8 [N, S, S, 3]."""
+    rows = np.unique(context.rows("train"))
+    count = min(len(rows), context.recipe.compress.calibration_images)
+    chosen = np.random.default_rng(context.recipe.seed).choice(rows, size=count, replace=False)
+    return context.store.images[np.sort(chosen)]
+
+
+def _predictions(context: Context, name: str, part: str) -> pd.DataFrame:
+    """Predictions of an exported model on one part, by ONNX Runtime as a user of the file would get them."""
+    ids = context.split.ids(part)
+    rows = context.catalog.set_index("image_id", drop=False).loc[ids]
+    model = OnnxClassifier(context.path / MODEL_FILES[name], context.spec)
+    logits = model.logits(context.store.images[context.store.rows(ids)])
+    return predictions_frame(name, part, rows, logits, context.recipe.task)
+
+
+def evaluate(context: Context, inputs: str) -> None:
+    """All three models on the test part, thresholds from validation; files, sizes and latency beside them."""
+    recipe, folder = context.recipe, context.path / "evaluation"
+    protocol, leaky = context.split.info["protocol"], bool(context.split.info["leaky"])
+    frame = pd.concat(
+        [_predictions(context, name, part) for name in MODELS for part in ("val", "test")], ignore_index=True
+    )
+    write_predictions(frame, folder / "predictions.parquet", task=recipe.task, protocol=protocol)
+    saved = read_predictions(folder / "predictions.parquet", task=recipe.task, protocol=protocol)
+    result = evaluate_predictions(
+        saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate
+    )
+    files = {name: _file_facts(context, name) for name in MODELS}
+    size = {name: facts["bytes"] for name, facts in files.items()}
+    result["files"] = files
+    result["size_ratios"] = {
+        "student_int8 / student": size["student_int8"] / size["student"],
+        "student_int8 / teacher": size["student_int8"] / size["teacher"],
+    }
+    write_json(folder / "evaluation.json", result)
+
+
+def _file_facts(context: Context, name: str) -> dict[str, Any]:
+    path = context.path / MODEL_FILES[name]
+    return {
+        "path": MODEL_FILES[name],
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "latency_ms": latency_ms(path, context.spec, repeats=context.recipe.evaluate.latency_repeats),
+    }
+
+
+def explain(context: Context, inputs: str) -> None:
+    """Grad-CAM of the student on correct and wrong test images."""
+    recipe = context.recipe
+    saved = read_predictions(
+        context.path / "evaluation" / "predictions.parquet",
+        task=recipe.task,
+        protocol=context.split.info["protocol"],
+    )
+    test = saved[(saved["model"] == "student") & (saved["split"] == "test")].drop_duplicates("image_id")
+    items = choose_items(test, correct=recipe.explain.correct, wrong=recipe.explain.wrong, seed=recipe.seed)
+    model = load_trained(context.path / "student")
+    images = context.store.images[context.store.rows([item["image_id"] for item in items])]
+    write_explanations(
+        model,
+        model.cam_layers(),
+        images,
+        context.spec,
+        items,
+        context.path / "explanations",
+        classes=class_names(recipe.task),
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its work, what it reads and what it writes.
+
+    Attributes:
+        work: does it.
+        reads: earlier stages whose files it depends on.
+        settings: the part of the recipe that it depends on.
+        writes: files and folders in the run folder.
+    """
+
+    work: Callable[[Context, str], None]
+    reads: tuple[str, ...]
+    settings: Callable[[Recipe], Any]
+    writes: tuple[str, ...]
+
+
+def _network(role: str) -> Callable[[Recipe], Any]:
+    keys = {role, "task", "seed", "threads", "augment"}
+    return lambda recipe: {**recipe.model_dump(mode="json", include=keys), "size": recipe.data.model_dump()}
+
+
+STAGES: dict[str, Stage] = {
+    "catalog": Stage(
+        make_catalog, (), lambda recipe: recipe.synthetic.model_dump(mode="json"), ("catalog.parquet",)
+    ),
+    "split": Stage(
+        split_images, ("catalog",), lambda recipe: recipe.data.model_dump(mode="json"), ("split.csv", "split.json")
+    ),
+    "audit": Stage(audit, ("catalog", "split"), lambda recipe: None, ("audit.json",)),
+    "teacher": Stage(train_teacher, ("catalog", "split"), _network("teacher"), ("teacher",)),
+    "student": Stage(train_student, ("catalog", "split", "teacher"), _network("student"), ("student",)),
+    "bundle": Stage(
+        make_bundle,
+        ("split", "student"),
+        lambda recipe: recipe.model_dump(mode="json", include={"compress", "seed", "task", "data"}),
+        ("bundle",),
+    ),
+    "evaluation": Stage(
+        evaluate,
+        ("split", "teacher", "bundle"),
+        lambda recipe: recipe.evaluate.model_dump(mode="json"),
+        ("evaluation",),
+    ),
+    "explanations": Stage(
+        explain,
+        ("student", "evaluation"),
+        lambda recipe: recipe.model_dump(mode="json", include={"explain", "seed"}),
+        ("explanations",),
+    ),
+}
+
+
+def stage_inputs(context: Context, name: str) -> str:
+    """Hash of everything that a stage reads; the stages before it must be done."""
+    stage = STAGES[name]
+    source: Path | None = context.source if name == "catalog" else None
+    return context.inputs(
+        name,
+        *stage.reads,
+        recipe=stage.settings(context.recipe),
+        source=str(source.resolve()) if source else "",
+        catalog=catalog_sha256(context.catalog) if "catalog" in stage.reads else "",
+    )

@@ -1,0 +1,1 @@
+"""Named recipes: YAML files beside this module, read into ``dermdistill.config.Recipe``."""

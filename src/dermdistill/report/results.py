@@ -1,0 +1,248 @@
+"""Results of runs for the repository: small files without pictures or paths, and the page made of them."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dermdistill.atomic import write_json, write_text
+from dermdistill.errors import RunFolderError
+from dermdistill.report import formats, tables
+from dermdistill.report.run_files import ROLES, RunFiles, read_run
+
+CURVE_POINTS = 200
+# Whole numbers, seeds and hashes about the parts; a list or a table a image never gets in.
+SPLIT_KEYS = (
+    "protocol", "seed", "leaky", "catalog_sha256", "split_sha256", "counts", "images", "lesions", "fractions",
+)  # fmt: skip
+ABSOLUTE = re.compile(r"(?<![\w.:/~\\-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])*([^\s/\\'\"]+)")
+PAGE_METRICS = (
+    ("diagnosis", "accuracy"),
+    ("diagnosis", "balanced_accuracy"),
+    ("diagnosis", "macro_auc"),
+    ("melanoma", "roc_auc"),
+    ("melanoma", "sensitivity"),
+    ("melanoma", "specificity"),
+    ("melanoma", "specificity_at_95_sensitivity"),
+    ("diagnosis", "ece"),
+)
+INTRODUCTION = """# Results
+
+This page is generated from the files under `results/` by `dermdistill results page`; do not edit it.
+In brackets: {level}% intervals from a bootstrap over lesions. The INT8 file itself was evaluated. Thresholds
+come from validation. Nothing here is for clinical use.
+"""
+
+
+def collect_results(run: Path, destination: Path) -> Path:
+    """Copy what a repository should keep of a run: figures and provenance, nothing of single images.
+
+    Writes ``evaluation.json`` (curves thinned to 200 points), ``provenance.json``, ``split.json`` (counts and
+    those of the audit), ``training.json`` (both epoch logs) and ``recipe.yaml``. Of absolute paths the last
+    part alone is kept.
+
+    Raises:
+        RunFolderError: a required file of the run is missing or unreadable.
+        OutputError: the destination cannot be written.
+    """
+    files = read_run(run)
+    contents = {
+        "evaluation.json": _thinned(files.evaluation),
+        "provenance.json": files.provenance,
+        "split.json": _split(files),
+        "training.json": {role: files.logs[role] or [] for role in ROLES},
+    }
+    for name, content in contents.items():
+        write_json(destination / name, without_paths(content))
+    write_text(destination / "recipe.yaml", _recipe_text(files))
+    return destination
+
+
+def without_paths(value: Any) -> Any:
+    """A JSON value whose texts keep only the last part of every absolute path, and all their other words."""
+    if isinstance(value, Mapping):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    return ABSOLUTE.sub(lambda found: found[1], value) if isinstance(value, str) else value
+
+
+def _recipe_text(files: RunFiles) -> str:
+    """The recipe byte by byte where it names no absolute path, so that its hash still fits."""
+    cleaned = without_paths(files.recipe)
+    return files.recipe_text if cleaned == files.recipe else yaml.safe_dump(cleaned, sort_keys=False)
+
+
+def _split(files: RunFiles) -> dict[str, Any]:
+    kept = {key: files.split[key] for key in SPLIT_KEYS if key in files.split}
+    if files.audit:
+        audit = files.audit
+        counted = ("lesions_across", "exact_copies_across", "near_copies")
+        kept["audit"] = {"passed": audit["passed"], **{key: audit[key]["count"] for key in counted}}
+    return kept
+
+
+def _thin(points: list[Any]) -> list[Any]:
+    """At most 200 of the points, evenly by place, the first and the last among them, to six digits."""
+    last = len(points) - 1
+    places = sorted({round(step * last / (CURVE_POINTS - 1)) for step in range(CURVE_POINTS)})
+    kept = points if last < CURVE_POINTS else [points[place] for place in places]
+    return [round(point, 6) if isinstance(point, float) else point for point in kept]
+
+
+def _thinned(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    models = {}
+    for name, model in evaluation["models"].items():
+        curves = {
+            kind: {axis: _thin(points) for axis, points in curve.items()}
+            if isinstance(curve, dict)
+            else curve
+            for kind, curve in (model.get("curves") or {}).items()
+        }
+        models[name] = {**model, "curves": curves}
+    return {**evaluation, "models": models}
+
+
+def write_results_page(results: Path, page: Path) -> Path:
+    """Write the page (Markdown) of all ``results/*/`` folders that hold an ``evaluation.json``.
+
+    Raises:
+        RunFolderError: a folder is incomplete or unreadable.
+        OutputError: the page cannot be written.
+    """
+    write_text(page, results_page(results))
+    return page
+
+
+def results_page_is_current(results: Path, page: Path) -> bool:
+    """Whether the page is what ``write_results_page`` would write now."""
+    return page.is_file() and page.read_text(encoding="utf-8") == results_page(results)
+
+
+def results_page(results: Path) -> str:
+    """The page as Markdown text, one section a folder in the order of their names."""
+    folders = sorted(path.parent for path in results.glob("*/evaluation.json"))
+    loaded = {
+        folder.name: [_load(folder / f"{name}.json") for name in ("evaluation", "provenance", "split")]
+        for folder in folders
+    }
+    levels = {f"{100 * parts[0].get('bootstrap', {}).get('level', 0.95):g}" for parts in loaded.values()}
+    sections = [INTRODUCTION.format(level=" or ".join(sorted(levels)) or "95")]
+    sections += [_section(name, *parts) for name, parts in loaded.items()] or [
+        "No results are committed yet.\n"
+    ]
+    return "\n".join(sections)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read as JSON ({error})",
+            rule="a results folder holds evaluation.json, provenance.json and split.json",
+            next_step="collect the run again: dermdistill results collect RUN --out " + str(path.parent),
+        ) from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: holds no object", rule="a results file is a JSON object")
+    return content
+
+
+def _plain(value: Any) -> str:
+    """Text that Markdown and HTML take literally, also inside a table."""
+    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([|`*\[\]\\])", r"\\\1", " ".join(text.split()))
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _section(name: str, evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any]) -> str:
+    models: dict[str, dict[str, Any]] = evaluation["models"]
+    parts = [f"## {_plain(name)}\n", _facts(evaluation, provenance, split)]
+    titles = [_plain(formats.model_title(model)) for model in models]
+    rows = [
+        [
+            _metric_title(group, metric),
+            *(str(formats.estimate(item[group].get(metric))) for item in models.values()),
+        ]
+        for group, metric in PAGE_METRICS
+    ]
+    parts.append(_table(["", *titles], rows + _file_cells(evaluation, list(models))))
+    parts.append(_comparison(evaluation))
+    return "\n".join(part for part in parts if part)
+
+
+def _metric_title(group: str, metric: str) -> str:
+    title = formats.METRIC_TITLES[metric]
+    return title if group == "diagnosis" else f"Melanoma: {title}"
+
+
+def _file_cells(evaluation: Mapping[str, Any], models: list[str]) -> list[list[str]]:
+    files = evaluation.get("files") or {}
+    sizes = [f"{formats.megabytes(files[name]['bytes'])}" if name in files else "no file" for name in models]
+    times = [str(formats.latency(files.get(name) or {})) for name in models]
+    return [["File", *sizes], ["Latency of one image, median (p5-p95)", *times]]
+
+
+def _facts(evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any]) -> str:
+    leaky = bool(evaluation.get("leaky") or split.get("leaky"))
+    code, machine, data = (provenance.get(key) or {} for key in ("code", "machine", "data"))
+    commit = f"{code.get('commit', 'unknown')}{' (with uncommitted changes)' if code.get('dirty') else ''}"
+    n = evaluation["n"]
+    lines = []
+    if leaky:
+        lines.append(
+            f"> **Leaky protocol `{_plain(evaluation['protocol'])}`:** photos of one lesion may lie in "
+            "training and test, so these figures are inflated and say nothing about new patients.\n"
+        )
+    if provenance.get("command"):
+        lines.append(f"```\n{str(provenance['command']).replace('`', '')}\n```\n")
+    facts = [
+        ("Task", evaluation["task"]),
+        ("Protocol", f"{evaluation['protocol']}{' (leaky)' if leaky else ''}{_audited(split)}"),
+        ("Test part", f"{n['images']:,} images of {n['lesions']:,} lesions"),
+        ("Epochs run", _epochs(provenance)),
+        ("Seed", provenance.get("seed", "unknown")),
+        ("Commit", commit),
+        ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items()) or "unknown"),
+        ("Data", f"{data.get('source', 'unknown')}, catalog sha256 {data.get('catalog_sha256', 'unknown')}"),
+    ]
+    return "".join(f"{line}\n" for line in lines) + "".join(
+        f"- {key}: {_plain(fact)}\n" for key, fact in facts
+    )
+
+
+def _audited(split: Mapping[str, Any]) -> str:
+    audit = split.get("audit")
+    if not audit:
+        return ""
+    return f"; lesions in two parts: {audit['lesions_across']}, exact copies: {audit['exact_copies_across']}"
+
+
+def _epochs(provenance: Mapping[str, Any]) -> str:
+    training = provenance.get("training") or {}
+    said = [
+        f"{role} {facts.get('epochs_run', 'unknown')} (best, from 0: {facts.get('best_epoch', 'unknown')})"
+        for role, facts in training.items()
+    ]
+    return ", ".join(said) or "unknown"
+
+
+def _comparison(evaluation: Mapping[str, Any]) -> str:
+    lines = [
+        f"- Size, {_plain(key)}: ratio {formats.number(ratio)}, {formats.smaller(ratio)}"
+        for key, ratio in (evaluation.get("size_ratios") or {}).items()
+        if ratio is not None
+    ]
+    paired = (evaluation.get("differences") or {}).get("student_int8 - student") or {}
+    lines += [
+        f"- INT8 minus FP32, paired, {tables.difference_title(metric)}: {formats.difference(entry)}"
+        for metric, entry in paired.items()
+    ]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,139 @@
+"""A run folder: which stage wrote what, from which inputs, so that a killed run goes on where it was."""
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from dermdistill.atomic import make_folder, write_json
+from dermdistill.errors import OutputError, RunFolderError
+from dermdistill.provenance import sha256_file
+
+RECORD = "run.json"
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``run.json`` keeps for each finished stage the hash of its inputs, the SHA-256 of its output files, and its seconds. A stage
+    is skipped only where all of these still hold.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stages: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def opened(self, *, resume: bool) -> Iterator["RunFolder"]:
+        """Hold the folder for this process.
+
+        Raises:
+            RunFolderError: it holds a run and ``resume`` is off, holds none and ``resume`` is on, or is in use.
+            OutputError: it cannot be made or written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path}: is a file", next_step="choose another folder with --out")
+        record = self.path / RECORD
+        filled = self.path.is_dir() and any(item.name != LOCK for item in self.path.iterdir())
+        if filled and not resume:
+            raise RunFolderError(
+                f"{self.path}: is not empty",
+                rule="a new run starts in an empty folder",
+                next_step="go on with --resume, or choose another folder with --out",
+            )
+        if resume and not record.is_file():
+            raise RunFolderError(
+                f"{self.path}: holds no run to resume", next_step="start it without --resume, or name its folder"
+            )
+        make_folder(self.path)
+        with self._lock():
+            self.stages = self._read(record) if record.is_file() else {}
+            self._write()
+            yield self
+
+    @contextmanager
+    def _lock(self) -> Iterator[IO[str]]:
+        try:
+            handle = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written ({error.strerror})", next_step="choose another folder with --out"
+            ) from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"{self.path}: another process runs here", next_step="wait for it, or choose another --out"
+                ) from error
+            yield handle
+
+    @staticmethod
+    def _read(record: Path) -> dict[str, dict[str, Any]]:
+        try:
+            stages = json.loads(record.read_text())["stages"]
+        except (OSError, ValueError, KeyError) as error:
+            raise RunFolderError(
+                f"{record}: is damaged ({error})", next_step="choose another folder with --out"
+            ) from error
+        return dict(stages)
+
+    def _write(self) -> None:
+        write_json(self.path / RECORD, {"stages": self.stages})
+
+    def output_hashes(self, stage: str) -> dict[str, str]:
+        """SHA-256 of each output file of a finished stage, by its path in the folder."""
+        return dict(self.stages[stage]["outputs"])
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each finished stage."""
+        return {name: entry["seconds"] for name, entry in self.stages.items()}
+
+    def is_done(self, stage: str, inputs: str) -> bool:
+        """Whether a stage was finished from these inputs and its files are as it left them."""
+        entry = self.stages.get(stage)
+        if entry is None or entry["inputs"] != inputs:
+            return False
+        return all(
+            (self.path / name).is_file() and sha256_file(self.path / name) == digest
+            for name, digest in entry["outputs"].items()
+        )
+
+    @contextmanager
+    def stage(self, name: str, inputs: str, outputs: list[str]) -> Iterator[None]:
+        """Record a stage when its block ends well.
+
+        Args:
+            name: of the stage.
+            inputs: hash of what it reads.
+            outputs: files that it writes, as paths in the folder; a folder stands for all files in it.
+        """
+        started = time.perf_counter()
+        self.stages.pop(name, None)
+        yield
+        self.stages[name] = {
+            "inputs": inputs,
+            "outputs": {
+                str(file.relative_to(self.path)): sha256_file(file)
+                for output in outputs
+                for file in _files(self.path / output)
+            },
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        self._write()
+
+    def clear(self, name: str) -> None:
+        """Remove a folder that an unfinished stage may have left."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]

@@ -1,0 +1,134 @@
+"""Teacher and student of a recipe: built, trained, and kept as weights plus a description."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dermdistill.atomic import atomic_path, write_json
+from dermdistill.config import ModelConfig, Recipe, StudentConfig, TeacherConfig
+from dermdistill.distill.classification import classification_loss
+from dermdistill.distill.objective import Objective, StudentObjective, TeacherObjective
+from dermdistill.errors import RunFolderError
+from dermdistill.labels import class_names
+from dermdistill.models.build import build_model
+from dermdistill.models.hybrid import HybridClassifier
+from dermdistill.models.weights import without_weights
+from dermdistill.provenance import sha256_file
+from dermdistill.training.loop import CHECKPOINT, TrainingData, TrainingJob, TrainingResult, train
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+Role = Literal["teacher", "student"]
+# Teacher and student of one seed differ in their random start, but see the same views.
+_SEED_OFFSETS = {"teacher": 0, "student": 1}
+
+
+def train_role(role: Role, recipe: Recipe, data: TrainingData, *, run: Path, inputs: str) -> dict[str, Any]:
+    """Train one network of a recipe and write ``run/ROLE/model.safetensors``, ``model.json`` and ``log.jsonl``.
+
+    The student's teacher is read from ``run/teacher``.
+
+    Args:
+        role: which network.
+        recipe: the whole recipe.
+        data: images, labels, parts.
+        run: the run folder.
+        inputs: hash of everything that the weights depend on.
+
+    Returns:
+        What ``model.json`` holds.
+    """
+    settings: TeacherConfig = recipe.teacher if role == "teacher" else recipe.student
+    classes = len(class_names(data.task))
+    model = build_model(
+        settings.model, classes=classes, size=data.spec.size, seed=2 * recipe.seed + _SEED_OFFSETS[role]
+    )
+    teacher = load_trained(run / "teacher") if role == "student" else None
+    job = TrainingJob(
+        role=role,
+        model=model,
+        objective=_objective(settings, data, model, teacher),
+        teacher=teacher,
+        data=data,
+        augment=recipe.augment,
+        optim=settings,
+        loss=settings.loss,
+        seed=recipe.seed,
+        folder=run / role,
+        inputs=inputs,
+    )
+    result = train(job)
+    return _keep(job, settings, result)
+
+
+def _objective(
+    settings: TeacherConfig,
+    data: TrainingData,
+    model: HybridClassifier,
+    teacher: HybridClassifier | None,
+) -> Objective:
+    loss = classification_loss(settings.loss, data.class_counts())
+    if teacher is None or not isinstance(settings, StudentConfig):
+        return TeacherObjective(loss, model.exit_depths, settings.loss.exit_weight)
+    return StudentObjective(
+        loss,
+        settings.distill,
+        exit_depths=model.exit_depths,
+        teacher_exit_depths=teacher.exit_depths,
+        student_width=model.fused_width,
+        teacher_width=teacher.fused_width,
+    )
+
+
+def _keep(
+    job: TrainingJob, settings: TeacherConfig, result: TrainingResult
+) -> dict[str, Any]:
+    weights = job.folder / WEIGHTS
+    with atomic_path(weights) as temporary:
+        save_file({name: value.contiguous() for name, value in result.state.items()}, temporary)
+    description = {
+        "role": job.role,
+        "model": settings.model.model_dump(mode="json"),
+        "classes": list(class_names(job.data.task)),
+        "size": job.data.spec.size,
+        "weights": job.model.weight_records,
+        "parameters": job.model.deployed().parameter_count(),
+        "epochs_run": result.progress.epochs_done,
+        "best_epoch": result.progress.best_epoch,
+        "monitor": job.optim.monitor,
+        "best_value": result.progress.best_value,
+        "seconds": round(result.progress.seconds, 1),
+        "sha256": sha256_file(weights),
+    }
+    write_json(job.folder / DESCRIPTION, description)
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return description
+
+
+def load_trained(folder: Path) -> HybridClassifier:
+    """The network that ``train_role`` kept in a folder, in evaluation mode.
+
+    Raises:
+        RunFolderError: a file is missing, damaged, or not the one that was written.
+    """
+    next_step = "run again with --resume"
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        state = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{folder}: no trained network ({error})", next_step=next_step) from error
+    if sha256_file(folder / WEIGHTS) != description["sha256"]:
+        raise RunFolderError(
+            f"{folder / WEIGHTS}: was changed after training",
+            rule=f"its SHA-256 stands in {DESCRIPTION}",
+            next_step=next_step,
+        )
+    config = ModelConfig.model_validate(description["model"])
+    bare = config.model_copy(update={"branches": tuple(without_weights(b) for b in config.branches)})
+    model = build_model(bare, classes=len(description["classes"]), size=description["size"], seed=0)
+    model.load_state_dict(state)
+    model.weight_records = description["weights"]
+    return model.eval()
