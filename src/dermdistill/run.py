@@ -51,7 +51,8 @@ class RunFolder:
             )
         if resume and not record.is_file():
             raise RunFolderError(
-                f"{self.path}: holds no run to resume", next_step="start it without --resume, or name its folder"
+                f"{self.path}: holds no run to resume",
+                next_step="start it without --resume, or name its folder",
             )
         make_folder(self.path)
         with self._lock():
@@ -65,14 +66,16 @@ class RunFolder:
             handle = (self.path / LOCK).open("w")
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror})", next_step="choose another folder with --out"
+                f"{self.path}: cannot be written ({error.strerror})",
+                next_step="choose another folder with --out",
             ) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunFolderError(
-                    f"{self.path}: another process runs here", next_step="wait for it, or choose another --out"
+                    f"{self.path}: another process runs here",
+                    next_step="wait for it, or choose another --out",
                 ) from error
             yield handle
 

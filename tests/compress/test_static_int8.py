@@ -5,7 +5,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
@@ -168,13 +168,14 @@ def test_broken_onnx_file_is_an_export_error_and_leaves_nothing(tmp_path: Path) 
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
 
 
-class _NothingToQuantize(nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean(dim=(2, 3))
-
-
 def test_model_without_a_quantizable_operator_is_an_export_error(tmp_path: Path) -> None:
-    export_onnx(_NothingToQuantize(), SPEC, tmp_path / "model.onnx")
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    axes = numpy_helper.from_array(np.array([2, 3]), "axes")
+    node = helper.make_node("ReduceMax", ["images", "axes"], ["logits"], keepdims=0)
+    graph = helper.make_graph([node], "maximum", [images], [logits], [axes])
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), str(tmp_path / "model.onnx"))
     with pytest.raises(ExportError, match="nothing was quantized"):
         quantize_int8(
             tmp_path / "model.onnx", tmp_path / "model.int8.onnx", _pictures(8, 2), SPEC, CompressConfig()

@@ -288,9 +288,9 @@ def test_read_catalog_decodes_only_when_asked(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_ham10000_on_the_real_data(ham10000: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     catalog = read_catalog(ham10000)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(catalog) == 10_015
     assert catalog["lesion_id"].nunique() == 7_470
     counts = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
@@ -298,5 +298,5 @@ def test_ham10000_on_the_real_data(ham10000: Path) -> None:
     assert catalog["age"].isna().sum() == 57
     assert catalog["mask_path"].notna().all()
     assert set(catalog["diagnosis_source"]) == {"histo", "follow_up", "consensus", "confocal"}
-    # Generous: 3 to 4 s on two idle cores; the bound catches a return to decoding one by one through Pillow.
-    assert seconds < 30
+    # Processor time, which other work on the machine does not change: about 4 s when this was written.
+    assert seconds < 15

@@ -65,7 +65,9 @@ def split(
     for part, images in made.info["images"].items():
         typer.echo(f"{part:6} {images:6} images  {made.info['lesions'][part]:6} lesions")
     if made.info["leaky"]:
-        typer.echo(f"warning: protocol {protocol!r} lets photos of one lesion stand in several parts: figures are inflated")
+        typer.echo(
+            f"warning: protocol {protocol!r} lets photos of one lesion stand in several parts: figures are inflated"
+        )
     typer.echo(f"split: {out / 'split.csv'}")
 
 

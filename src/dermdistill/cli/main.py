@@ -41,7 +41,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     all_faults: Annotated[
-        bool, typer.Option("--all-faults", help=f"List every fault of the data, not the first {FAULTS_A_SCREEN}.")
+        bool,
+        typer.Option("--all-faults", help=f"List every fault of the data, not the first {FAULTS_A_SCREEN}."),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -68,7 +69,11 @@ def run(
     from dermdistill.recipes.load import load_recipe
 
     report = run_recipe(
-        load_recipe(recipe, settings), source=data, out=out, resume=resume, command=_command(recipe, data, settings)
+        load_recipe(recipe, settings),
+        source=data,
+        out=out,
+        resume=resume,
+        command=_command(recipe, data, settings),
     )
     typer.echo(f"report: {report}")
 
@@ -103,10 +108,16 @@ def models() -> None:
         table.columns[column].justify = "right"
     for item in list_backbones():
         table.add_row(
-            item.name, f"{item.parameters:,}", f"{item.megabytes:.1f}", "  ".join(item.stages), ", ".join(item.weights)
+            item.name,
+            f"{item.parameters:,}",
+            f"{item.megabytes:.1f}",
+            "  ".join(item.stages),
+            ", ".join(item.weights),
         )
     Console(width=None if sys.stdout.isatty() else 130).print(table)
-    typer.echo("Any other timm name works too. Several branches make a hybrid: see `dermdistill recipes show fusion`.")
+    typer.echo(
+        "Any other timm name works too. Several branches make a hybrid: see `dermdistill recipes show fusion`."
+    )
 
 
 @app.command()
@@ -129,7 +140,10 @@ def _message(error: DermdistillError) -> str:
     if not isinstance(error, DataError) or _Shown.all_faults or len(error.faults) <= FAULTS_A_SCREEN:
         return str(error)
     more = len(error.faults) - FAULTS_A_SCREEN
-    shown = [*error.faults[:FAULTS_A_SCREEN], f"... and {more} more; `dermdistill --all-faults ...` lists them"]
+    shown = [
+        *error.faults[:FAULTS_A_SCREEN],
+        f"... and {more} more; `dermdistill --all-faults ...` lists them",
+    ]
     return str(DataError(error.problem, faults=shown, rule=error.rule, next_step=error.next_step))
 
 
@@ -142,5 +156,8 @@ def main() -> None:
         sys.exit(USER_MISTAKE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}{error.strerror or error}\nNext: check that path, its rights and the disk", err=True)
+        typer.echo(
+            f"error: {where}{error.strerror or error}\nNext: check that path, its rights and the disk",
+            err=True,
+        )
         sys.exit(USER_MISTAKE)

@@ -84,7 +84,9 @@ def _logits(model: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np
         )
     values: npt.NDArray[np.float32] = output.float().numpy()
     if not np.isfinite(values).all():
-        raise ExportError("the model to export gives logits that are not finite", rule="all logits are finite")
+        raise ExportError(
+            "the model to export gives logits that are not finite", rule="all logits are finite"
+        )
     return values
 
 

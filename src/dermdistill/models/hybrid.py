@@ -71,7 +71,8 @@ class HybridClassifier(nn.Module):
         self.exit_depths = tuple(sorted(exits))
         self.weight_records = weight_records
         self.exit_heads = nn.ModuleList(
-            _exit_head(sum(branch.widths[depth] for branch in branches), classes) for depth in self.exit_depths
+            _exit_head(sum(branch.widths[depth] for branch in branches), classes)
+            for depth in self.exit_depths
         )
         sources = [(width, depth) for branch in branches for depth, width in enumerate(branch.widths)]
         self.fusion = (

@@ -31,7 +31,9 @@ class SmallCNN(nn.Module):
         ]
         self.num_features = self.head_hidden_size = widths[-1]
 
-    def forward_intermediates(self, x: Tensor, indices: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward_intermediates(
+        self, x: Tensor, indices: list[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The final map and the maps of the wanted stages (all by default), each [B, C, H, W]."""
         maps = []
         for stage in self.stages:

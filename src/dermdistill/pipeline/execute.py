@@ -1,6 +1,7 @@
 """Run a recipe: stage after stage, skipping what is done, and the provenance and report at the end."""
 
 import datetime as dt
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ PROVENANCE = "provenance.json"
 
 
 def run_recipe(
-    recipe: Recipe, *, source: Path | None, out: Path, resume: bool = False, command: str = "", console: Console | None = None
+    recipe: Recipe,
+    *,
+    source: Path | None,
+    out: Path,
+    resume: bool = False,
+    command: str = "",
+    console: Console | None = None,
 ) -> Path:
     """From images to a report.
 
@@ -70,7 +77,9 @@ def _keep_recipe(recipe: Recipe, source: Path | None, path: Path) -> None:
     try:
         before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunFolderError(f"{kept}: is damaged ({error})", next_step="choose another folder with --out") from error
+        raise RunFolderError(
+            f"{kept}: is damaged ({error})", next_step="choose another folder with --out"
+        ) from error
     changed = _differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     if changed:
         raise RunFolderError(
@@ -92,8 +101,6 @@ def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:
 
 def _provenance(context: Context, command: str) -> dict[str, Any]:
     """Where the run's figures come from; without any path of this machine."""
-    import json
-
     described = {
         role: json.loads((context.path / role / DESCRIPTION).read_text()) for role in ("teacher", "student")
     }
@@ -122,7 +129,10 @@ def _provenance(context: Context, command: str) -> dict[str, Any]:
             for role, description in described.items()
         },
         "training": {
-            role: {key: description[key] for key in ("epochs_run", "best_epoch", "monitor", "best_value", "seconds")}
+            role: {
+                key: description[key]
+                for key in ("epochs_run", "best_epoch", "monitor", "best_value", "seconds", "code")
+            }
             for role, description in described.items()
         },
         "seconds": context.run.seconds(),

@@ -50,9 +50,7 @@ def make_catalog(context: Context, inputs: str) -> None:
 
 def split_images(context: Context, inputs: str) -> None:
     """Split, keeping exact copies together where the protocol promises that."""
-    split = make_split(
-        context.catalog, context.recipe.data, same_image=exact_copies(context.catalog)
-    )
+    split = make_split(context.catalog, context.recipe.data, same_image=exact_copies(context.catalog))
     write_split(split, context.path)
 
 
@@ -205,7 +203,10 @@ STAGES: dict[str, Stage] = {
         make_catalog, (), lambda recipe: recipe.synthetic.model_dump(mode="json"), ("catalog.parquet",)
     ),
     "split": Stage(
-        split_images, ("catalog",), lambda recipe: recipe.data.model_dump(mode="json"), ("split.csv", "split.json")
+        split_images,
+        ("catalog",),
+        lambda recipe: recipe.data.model_dump(mode="json"),
+        ("split.csv", "split.json"),
     ),
     "audit": Stage(audit, ("catalog", "split"), lambda recipe: None, ("audit.json",)),
     "teacher": Stage(train_teacher, ("catalog", "split"), _network("teacher"), ("teacher",)),

@@ -76,7 +76,9 @@ def _read(name: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{name}: cannot be read ({error})") from error
     else:
-        raise ConfigError(f"unknown recipe {name!r}", rule=f"one of {', '.join(names)}, or the path of a YAML file")
+        raise ConfigError(
+            f"unknown recipe {name!r}", rule=f"one of {', '.join(names)}, or the path of a YAML file"
+        )
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -116,7 +118,9 @@ def _step(target: Any, name: str, setting: str) -> Any:
 
 def _index(target: list[Any], name: str, setting: str) -> int:
     if not name.isdecimal() or int(name) >= len(target):
-        raise ConfigError(f"--set {setting!r}: {name!r} is no place in a list of {len(target)}", rule="0 is the first")
+        raise ConfigError(
+            f"--set {setting!r}: {name!r} is no place in a list of {len(target)}", rule="0 is the first"
+        )
     return int(name)
 
 

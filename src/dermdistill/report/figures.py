@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dermdistill.report.formats import metric_title
 
@@ -108,7 +108,7 @@ def _plain_log(axis: Axis, steps: Sequence[float]) -> None:
     """Plain numbers on a logarithmic axis: powers of ten need mathematical typesetting, which is off."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def class_counts(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> str:
@@ -118,10 +118,12 @@ def class_counts(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]
         panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
         for axes, (part, by_class) in zip(panels, counts.items(), strict=True):
             values = [by_class.get(code, 0) for code in classes]
-            bars = axes.barh(
-                range(len(classes)), values, color=PART_COLOURS.get(part, "#5d6b82"), height=0.68
-            )
-            axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=8)
+            colour = PART_COLOURS.get(part, "#5d6b82")
+            axes.barh(range(len(classes)), values, color=colour, height=0.68)
+            for row, value in enumerate(values):
+                # Not ``bar_label``: on a logarithmic axis it leaves out the label of an empty class.
+                place: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+                axes.annotate(f"{value:,}", (max(value, 0.8), row), fontsize=8, **place)
             axes.set(title=f"{part}: {sum(values):,} images", xscale="log", xlim=(0.8, 6 * max([*values, 2])))
             _plain_log(axes.xaxis, (1.0,))
             axes.set_yticks(range(len(classes)), labels=list(classes))

@@ -131,7 +131,9 @@ class _Trainer:
         self.best = {name: value.clone() for name, value in self.average.state.items()}
         self.progress = Progress(inputs=job.inputs)
         on_cpu = self.fabric.device.type == "cpu"
-        self.images: Any = job.data.images if on_cpu else torch.tensor(job.data.images, device=self.fabric.device)
+        self.images: Any = (
+            job.data.images if on_cpu else torch.tensor(job.data.images, device=self.fabric.device)
+        )
         self.check_every = 1 if on_cpu else GPU_STEPS_A_CHECK
         train_labels = job.data.labels[job.data.train_rows]
         self.train_labels = train_labels

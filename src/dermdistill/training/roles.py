@@ -16,7 +16,7 @@ from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.models.weights import without_weights
-from dermdistill.provenance import sha256_file
+from dermdistill.provenance import code_version, sha256_file
 from dermdistill.training.loop import CHECKPOINT, TrainingData, TrainingJob, TrainingResult, train
 
 WEIGHTS = "model.safetensors"
@@ -83,9 +83,7 @@ def _objective(
     )
 
 
-def _keep(
-    job: TrainingJob, settings: TeacherConfig, result: TrainingResult
-) -> dict[str, Any]:
+def _keep(job: TrainingJob, settings: TeacherConfig, result: TrainingResult) -> dict[str, Any]:
     weights = job.folder / WEIGHTS
     with atomic_path(weights) as temporary:
         save_file({name: value.contiguous() for name, value in result.state.items()}, temporary)
@@ -102,6 +100,7 @@ def _keep(
         "best_value": result.progress.best_value,
         "seconds": round(result.progress.seconds, 1),
         "sha256": sha256_file(weights),
+        "code": code_version(),
     }
     write_json(job.folder / DESCRIPTION, description)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
