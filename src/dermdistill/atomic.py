@@ -28,6 +28,16 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
     )
 
 
+def _require(fits: bool, path: Path, kind: str) -> None:
+    """Never take the place of something else: not of a folder, a pipe, or a device such as /dev/null."""
+    if not fits:
+        raise OutputError(
+            f"{path}: exists and is no {kind}",
+            rule=f"a {kind} is written there",
+            next_step="choose another name",
+        )
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder and its parents.
 
@@ -51,6 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: the file cannot be written; the old one, if any, still stands.
     """
     make_folder(path.parent)
+    _require(path.is_file() or not path.exists(), path, "file")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
@@ -64,6 +75,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename one folder over another; where that fails the old one goes back to its name."""
+    if not path.exists():
+        temporary.replace(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.replace(old)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    shutil.rmtree(old)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place (and its content's) when the block ends well.
@@ -72,6 +98,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OutputError: the folder cannot be written; the old one, if any, still stands.
     """
     make_folder(path.parent)
+    _require(path.is_dir() or not path.exists(), path, "folder")
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
@@ -82,16 +109,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
         temporary.chmod(0o755)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+        _take_place(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
+    except OutputError as error:
+        # A file inside it: the user knows the folder, not its temporary name.
+        if isinstance(error.__cause__, OSError):
+            raise _cannot_write(path, error.__cause__) from error.__cause__
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

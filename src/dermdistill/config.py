@@ -65,9 +65,7 @@ class AugmentConfig(Frozen):
     hue: float = Field(0.02, ge=0, le=0.5, description="hue turns by +- this share of the circle")
     blur: float = Field(0.1, ge=0, le=1, description="probability of a 3x3 Gaussian blur")
     cutout: float = Field(0.25, ge=0, le=1, description="probability of one grey square")
-    cutout_size: float = Field(
-        0.3, gt=0, le=1, description="largest side of that square, share of the image's"
-    )
+    cutout_size: float = Field(0.3, gt=0, le=1, description="largest side of that square, share of the image's")
     mixup: float = Field(0.0, ge=0, le=1, description="probability of mixing with another training image")
     mixup_alpha: float = Field(0.4, gt=0, le=10, description="both parameters of mixup's beta distribution")
 
@@ -77,21 +75,15 @@ class BranchConfig(Frozen):
 
     backbone: str
     weights: str = Field("none", description="none | hub | offline | path of a .safetensors or .pth file")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="keyword arguments of timm.create_model"
-    )
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm.create_model")
 
 
 class ModelConfig(Frozen):
     """One or more branches with exits and layer fusion."""
 
     branches: tuple[BranchConfig, ...] = Field(min_length=1, max_length=4)
-    exits: tuple[int, ...] = Field(
-        (1, 2), description="depths (0 is the shallowest of four) with an exit each"
-    )
-    fusion: bool = Field(
-        True, description="fuse pooled features of all branches and depths before the classifier"
-    )
+    exits: tuple[int, ...] = Field((1, 2), description="depths (0 is the shallowest of four) with an exit each")
+    fusion: bool = Field(True, description="fuse pooled features of all branches and depths before the classifier")
     fusion_width: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.2, ge=0, lt=1)
 
@@ -110,15 +102,11 @@ class OptimConfig(Frozen):
     epochs: int = Field(10, ge=1, le=10_000)
     batch_size: int = Field(64, ge=2, le=8192)
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    backbone_factor: float = Field(
-        1.0, gt=0, le=1, description="learning rate of pretrained branches, as a share"
-    )
+    backbone_factor: float = Field(1.0, gt=0, le=1, description="learning rate of pretrained branches, as a share")
     weight_decay: float = Field(0.02, ge=0, le=1)
     warmup_epochs: float = Field(1.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    average_decay: float = Field(
-        0.99, ge=0, lt=1, description="decay a step of the averaged weights; 0 turns it off"
-    )
+    average_decay: float = Field(0.99, ge=0, lt=1, description="decay a step of averaged weights; 0 is off")
     patience: int = Field(10, ge=1, description="epochs without a better validation figure before stopping")
     monitor: Literal["macro_auc", "balanced_accuracy", "melanoma_auc"] = "macro_auc"
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
@@ -131,9 +119,7 @@ class LossConfig(Frozen):
 
     logit_adjustment: float = Field(0.0, ge=0, le=2, description="tau of Menon et al. 2021; 0 is off")
     focal_gamma: float = Field(0.0, ge=0, le=10, description="Lin et al. 2017; 0 is off")
-    focal_alpha: float | None = Field(
-        None, gt=0, lt=1, description="weight of the melanoma class (binary task)"
-    )
+    focal_alpha: float | None = Field(None, gt=0, lt=1, description="weight of the melanoma class (binary task)")
     class_weights: bool = Field(False, description="weights inverse to class frequency, mean 1 over images")
     sampler: bool = Field(False, description="draw training images so that classes come equally often")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -150,7 +136,8 @@ class LossConfig(Frozen):
         active = [name for name, on in remedies.items() if on]
         if len(active) > 1:
             raise ValueError(
-                f"{' and '.join(active)} are stacked: each corrects for class imbalance, keep one and turn the others off"
+                f"{' and '.join(active)} are stacked: each corrects for class imbalance; "
+                "keep one and turn the others off"
             )
         if self.focal_alpha is not None and self.focal_gamma == 0:
             raise ValueError("focal_alpha needs focal_gamma > 0")
@@ -167,9 +154,7 @@ class DistillConfig(Frozen):
     beta: float = Field(0.3, ge=0, le=10, description="weight of T^2 KL between final logits")
     gamma: float = Field(0.4, ge=0, le=10, description="weight of the classification loss")
     temperature: float = Field(2.0, gt=0, le=100)
-    feature_share: float = Field(
-        0.5, ge=0, le=1, description="share of fused-feature matching in the intermediate"
-    )
+    feature_share: float = Field(0.5, ge=0, le=1, description="share of fused-feature matching in the intermediate")
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -194,13 +179,9 @@ class StudentConfig(TeacherConfig):
 class CompressConfig(Frozen):
     """Static INT8 quantization of the exported student."""
 
-    calibration_images: int = Field(
-        512, ge=8, le=100_000, description="training images; never validation or test"
-    )
+    calibration_images: int = Field(512, ge=8, le=100_000, description="training images; never validation or test")
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
-    reduce_range: bool = Field(
-        False, description="7-bit weights for CPUs without VNNI; costs accuracy elsewhere"
-    )
+    reduce_range: bool = Field(False, description="7-bit weights for CPUs without VNNI; costs accuracy elsewhere")
 
 
 class EvaluateConfig(Frozen):
@@ -244,11 +225,7 @@ class Recipe(Frozen):
                 f"student exits {missing} have no counterpart in the teacher's {list(self.teacher.model.exits)}: "
                 "give the teacher these exits or set student.distill.alpha=0"
             )
-        if (
-            self.student.distill.alpha > 0
-            and self.student.distill.feature_share < 1
-            and not self.student.model.exits
-        ):
+        if self.student.distill.alpha > 0 and self.student.distill.feature_share < 1 and not self.student.model.exits:
             raise ValueError("student.distill.alpha > 0 needs student.model.exits, or feature_share=1")
         if self.task == "diagnosis":
             for role, loss in (("teacher", self.teacher.loss), ("student", self.student.loss)):

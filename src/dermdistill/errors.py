@@ -51,9 +51,7 @@ class DataError(DermdistillError):
         faults: one line a fault, such as ``HAM10000_metadata.csv row 7: unknown diagnosis 'melanom'``.
     """
 
-    def __init__(
-        self, problem: str, *, faults: Sequence[str] = (), rule: str = "", next_step: str = ""
-    ) -> None:
+    def __init__(self, problem: str, *, faults: Sequence[str] = (), rule: str = "", next_step: str = "") -> None:
         self.faults = tuple(faults)
         listed = "".join(f"\n  - {fault}" for fault in self.faults)
         super().__init__(problem + listed, rule=rule, next_step=next_step)

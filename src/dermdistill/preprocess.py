@@ -63,9 +63,7 @@ def resize_image(image: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDAr
         ConfigError: the array is not uint8 [H, W, 3].
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ConfigError(
-            f"image is {image.dtype} {list(image.shape)}", rule="an RGB image is uint8 [H, W, 3]"
-        )
+        raise ConfigError(f"image is {image.dtype} {list(image.shape)}", rule="an RGB image is uint8 [H, W, 3]")
     height, width = image.shape[:2]
     box: tuple[float, float, float, float] = (0, 0, width, height)
     if spec.resize == "crop":

@@ -20,8 +20,8 @@ LOCK = ".lock"
 class RunFolder:
     """The folder of one run.
 
-    ``run.json`` keeps for each finished stage the hash of its inputs, the SHA-256 of its output files, and its seconds. A stage
-    is skipped only where all of these still hold.
+    ``run.json`` keeps for each finished stage the hash of its inputs, the SHA-256 of its output files, and its
+    seconds. A stage is skipped only where its hashes still hold.
 
     Args:
         path: the folder.
@@ -35,8 +35,11 @@ class RunFolder:
     def opened(self, *, resume: bool) -> Iterator["RunFolder"]:
         """Hold the folder for this process.
 
+        A new run that fails before its first stage is done leaves nothing: mended, the same command works.
+
         Raises:
-            RunFolderError: it holds a run and ``resume`` is off, holds none and ``resume`` is on, or is in use.
+            RunFolderError: it holds something and ``resume`` is off, holds no run and ``resume`` is on, is in
+                use, or its record is damaged.
             OutputError: it cannot be made or written.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -54,11 +57,17 @@ class RunFolder:
                 f"{self.path}: holds no run to resume",
                 next_step="start it without --resume, or name its folder",
             )
+        existed = self.path.is_dir()
         make_folder(self.path)
         with self._lock():
             self.stages = self._read(record) if record.is_file() else {}
-            self._write()
-            yield self
+            try:
+                self._write()
+                yield self
+            except BaseException:
+                if not resume and not self.stages:
+                    self._leave_nothing(remove=not existed)
+                raise
 
     @contextmanager
     def _lock(self) -> Iterator[IO[str]]:
@@ -82,12 +91,31 @@ class RunFolder:
     @staticmethod
     def _read(record: Path) -> dict[str, dict[str, Any]]:
         try:
-            stages = json.loads(record.read_text())["stages"]
-        except (OSError, ValueError, KeyError) as error:
+            stages = json.loads(record.read_text(encoding="utf-8"))["stages"]
+            return {
+                name: {
+                    "inputs": str(entry["inputs"]),
+                    "outputs": dict(entry["outputs"]),
+                    "seconds": float(entry["seconds"]),
+                }
+                for name, entry in stages.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(
-                f"{record}: is damaged ({error})", next_step="choose another folder with --out"
+                f"{record}: is damaged ({type(error).__name__}: {error})",
+                rule="the record of finished stages, as a run writes it",
+                next_step="choose another folder with --out",
             ) from error
-        return dict(stages)
+
+    def _leave_nothing(self, *, remove: bool) -> None:
+        """Empty the folder, which was empty when the run began, or remove it if it was missing then."""
+        for item in self.path.iterdir():
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+        if remove:
+            self.path.rmdir()
 
     def _write(self) -> None:
         write_json(self.path / RECORD, {"stages": self.stages})

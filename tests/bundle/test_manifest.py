@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermdistill.bundle.manifest import (
@@ -108,9 +108,7 @@ def _resealed(bundle: Path, **changes: Any) -> str:
         ({"preprocess": {**SPEC.to_dict(), "std": [0, 1, 1]}}, "preprocess"),
     ],
 )
-def test_manifest_with_a_value_that_cannot_be_is_refused(
-    bundle: Path, changes: dict[str, Any], problem: str
-) -> None:
+def test_manifest_with_a_value_that_cannot_be_is_refused(bundle: Path, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(BundleError, match=problem):
         parse_manifest(_resealed(bundle, **changes))
 
@@ -150,13 +148,12 @@ def test_write_manifest_with_an_impossible_threshold_is_refused(tmp_path: Path) 
     assert not (tmp_path / MANIFEST_FILE).exists()
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     thresholds=st.dictionaries(
         st.text(), st.dictionaries(st.text(), st.none() | st.floats(0, 1, allow_subnormal=True))
     ),
-    provenance=st.dictionaries(
-        st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
-    ),
+    provenance=st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
 )
 def test_rendered_manifest_always_parses_to_itself(
     thresholds: dict[str, dict[str, float | None]], provenance: dict[str, Any]

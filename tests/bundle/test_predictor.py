@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
@@ -71,13 +71,9 @@ def _photos(count: int, seed: int = 0) -> list[npt.NDArray[np.uint8]]:
     ]
 
 
-def _expected(
-    photos: list[npt.NDArray[np.uint8]], weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def _expected(photos: list[npt.NDArray[np.uint8]], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     inputs = normalise(np.stack([resize_image(photo, SPEC) for photo in photos]), SPEC)
-    probs: npt.NDArray[np.float64] = scipy_softmax(
-        inputs.mean(axis=(2, 3), dtype=np.float64) @ weights, axis=1
-    )
+    probs: npt.NDArray[np.float64] = scipy_softmax(inputs.mean(axis=(2, 3), dtype=np.float64) @ weights, axis=1)
     return probs
 
 
@@ -202,6 +198,7 @@ def test_predictor_refuses_a_model_with_other_classes(tmp_path: Path) -> None:
         Predictor(tmp_path, int8=False)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, (4, 7), elements=st.floats(-200, 200, width=32)))
 def test_softmax_agrees_with_scipy(logits: npt.NDArray[np.float32]) -> None:
     np.testing.assert_allclose(softmax(logits), scipy_softmax(logits.astype(np.float64), axis=1), atol=1e-6)

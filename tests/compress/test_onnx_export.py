@@ -23,9 +23,7 @@ class ConvNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
-        self.deep = nn.Sequential(
-            nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
-        )
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
         self.head = nn.Linear(8, 7)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -149,9 +147,7 @@ def test_check_parity_of_another_model_is_refused(convnet: nn.Module, exported: 
         (ReturnsTuple, "returns tuple"),
     ],
 )
-def test_export_that_cannot_be_right_writes_nothing(
-    make: type[nn.Module], problem: str, tmp_path: Path
-) -> None:
+def test_export_that_cannot_be_right_writes_nothing(make: type[nn.Module], problem: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=problem):
         export_onnx(make(), SPEC, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -177,7 +177,5 @@ def test_model_without_a_quantizable_operator_is_an_export_error(tmp_path: Path)
     opset = [helper.make_opsetid("", 20)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), str(tmp_path / "model.onnx"))
     with pytest.raises(ExportError, match="nothing was quantized"):
-        quantize_int8(
-            tmp_path / "model.onnx", tmp_path / "model.int8.onnx", _pictures(8, 2), SPEC, CompressConfig()
-        )
+        quantize_int8(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", _pictures(8, 2), SPEC, CompressConfig())
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]

@@ -39,9 +39,7 @@ def make_catalog(folder: Path, pictures: list[Image.Image], lesions: list[str]) 
     names = [f"im{number:03d}" for number in range(len(pictures))]
     for name, image in zip(names, pictures, strict=True):
         image.save(folder / f"{name}.png")
-    frame = pd.DataFrame(
-        {"image_id": names, "lesion_id": lesions, "path": [str(folder / f"{n}.png") for n in names]}
-    )
+    frame = pd.DataFrame({"image_id": names, "lesion_id": lesions, "path": [str(folder / f"{n}.png") for n in names]})
     frame["diagnosis"] = ["mel" if number % 2 else "nv" for number in range(len(names))]
     frame["mask_path"] = None
     frame["age"] = 40.0
@@ -180,6 +178,18 @@ def test_lesions_across_lists_the_first_fifty_and_counts_all() -> None:
     assert report["lesions"][0] == {"lesion_id": "L000", "parts": ["train", "val"], "images": 2}
 
 
+def test_images_sharing_lesion_counts_lesions_in_train_and_in_validation() -> None:
+    rows = pd.DataFrame(
+        {
+            "lesion_id": ["A", "B", "A", "B", "C", "C", "D"],
+            "split": ["train", "val", "test", "test", "test", "test", "train"],
+            "diagnosis": ["nv", "mel", "nv", "mel", "nv", "nv", "mel"],
+        }
+    )
+    assert images_sharing_lesion(rows) == {"share": 0.5, "melanoma_share": 1.0}
+    assert images_sharing_lesion(rows[rows["lesion_id"] == "D"]) == {"share": None, "melanoma_share": None}
+
+
 def test_audit_of_another_catalog_names_every_difference(distinct: pd.DataFrame) -> None:
     split = split_of(PARTS_OF_SIX, names=["im000", "im001", "im002", "im003", "im004", "im9"])
     with pytest.raises(DataError) as error:
@@ -287,9 +297,7 @@ def test_leakage_of_image_level_splits_of_ham10000_is_as_measured_by_others(
     shares = images_sharing_lesion(published)
     assert shares["share"] == pytest.approx(0.387, abs=0.03)
     assert shares["melanoma_share"] == pytest.approx(0.683, abs=0.05)
-    copies = make_split(real_catalog, DataConfig(protocol="published-oversampled")).table.merge(
-        columns, on="image_id"
-    )
+    copies = make_split(real_catalog, DataConfig(protocol="published-oversampled")).table.merge(columns, on="image_id")
     own_key = {name: name for name in real_catalog["image_id"]}
     assert exact_copies_across(copies, own_key)["test_share"] == pytest.approx(0.93, abs=0.01)
 
@@ -300,15 +308,11 @@ def test_near_copies_of_ham10000_are_photographs_of_one_lesion_but_for_one_known
 ) -> None:
     catalog = real_catalog
     crowd = catalog[catalog["lesion_id"].duplicated(keep=False)].groupby("lesion_id").head(2).head(400)
-    known = catalog[
-        catalog["image_id"].isin(["ISIC_0025226", "ISIC_0030074", "ISIC_0024366", "ISIC_0029861"])
-    ]
+    known = catalog[catalog["image_id"].isin(["ISIC_0025226", "ISIC_0030074", "ISIC_0024366", "ISIC_0029861"])]
     some = pd.concat([crowd, known]).drop_duplicates("image_id").sort_values("image_id")
     lesion = dict(zip(some["image_id"], some["lesion_id"], strict=True))
     pairs = all_copies(some)
     assert ("ISIC_0024366", "ISIC_0029861") in exact_copies(known)
-    assert [pair for pair in pairs if lesion[pair[0]] != lesion[pair[1]]] == [
-        ("ISIC_0025226", "ISIC_0030074")
-    ]
+    assert [pair for pair in pairs if lesion[pair[0]] != lesion[pair[1]]] == [("ISIC_0025226", "ISIC_0030074")]
     assert len(pairs) > 3
     assert len(fingerprints(known).image_ids) == 4

@@ -45,9 +45,7 @@ def noise(size: int, count: int = COUNT) -> npt.NDArray[np.uint8]:
 
 def smooth(size: int, count: int = 1) -> npt.NDArray[np.uint8]:
     """Blobs of middling colours, on which interpolations and clipping differ little."""
-    blobs = ndimage.gaussian_filter(
-        np.random.default_rng(5).normal(size=(count, size, size, 3)), (0, 3, 3, 0)
-    )
+    blobs = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(count, size, size, 3)), (0, 3, 3, 0))
     return np.asarray(np.clip(128 + blobs * 300, 50, 205), dtype=np.uint8)
 
 
@@ -103,10 +101,11 @@ def test_plain_views_equal_normalise_bit_for_bit(as_tensor: bool) -> None:
     np.testing.assert_array_equal(plain.numpy(), normalise(images[rows], spec))
 
 
-def test_views_with_all_off_equal_plain_views() -> None:
-    images, rows = noise(64), np.arange(COUNT)
+@pytest.mark.parametrize("size", [64, 150])
+def test_views_with_all_off_equal_plain_views(size: int) -> None:
+    images, rows = noise(size), np.arange(COUNT)
     views = views_of(images, rows.tolist(), only())
-    torch.testing.assert_close(views.images, plain_views(images, rows, PreprocessSpec(64)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(views.images, plain_views(images, rows, PreprocessSpec(size)), rtol=0, atol=1e-6)
     assert views.partners.tolist() == [-1] * COUNT
     assert views.shares.tolist() == [1.0] * COUNT
 
@@ -178,9 +177,7 @@ def test_draws_of_one_operation_do_not_depend_on_the_others() -> None:
 @pytest.mark.parametrize(("flip_x", "flip_y"), [(True, False), (False, True), (True, True)])
 def test_flips_equal_numpy(monkeypatch: pytest.MonkeyPatch, size: int, flip_x: bool, flip_y: bool) -> None:
     image = noise(size)[0]
-    view = view_with(
-        monkeypatch, image, only(flip=True), flip_x=0.1 if flip_x else 0.9, flip_y=0.1 if flip_y else 0.9
-    )
+    view = view_with(monkeypatch, image, only(flip=True), flip_x=0.1 if flip_x else 0.9, flip_y=0.1 if flip_y else 0.9)
     wanted = image[:: -1 if flip_y else 1, :: -1 if flip_x else 1].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(view, wanted, atol=1e-5)
 
@@ -381,9 +378,7 @@ def test_mixup_shares_are_folded_beta_and_partners_even() -> None:
     drawn = shares[partners >= 0]
     assert abs(len(drawn) / 20_000 - 0.7) < 0.02
     folded = stats.beta(0.4, 0.4)
-    assert (
-        stats.kstest(drawn.astype(np.float64), lambda x: 2 * folded.cdf(np.clip(x, 0.5, 1)) - 1).pvalue > 1e-3
-    )
+    assert stats.kstest(drawn.astype(np.float64), lambda x: 2 * folded.cdf(np.clip(x, 0.5, 1)) - 1).pvalue > 1e-3
     assert stats.chisquare(np.bincount(partners[partners >= 0] - 100, minlength=10)).pvalue > 1e-3
 
 

@@ -39,9 +39,7 @@ def catalog(tmp_path: Path) -> pd.DataFrame:
     return frame[list(COLUMNS)]
 
 
-def test_explore_writes_a_picture_a_chart_a_contact_sheet_and_a_summary(
-    catalog: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_explore_writes_a_picture_a_chart_a_contact_sheet_and_a_summary(catalog: pd.DataFrame, tmp_path: Path) -> None:
     explore(catalog, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"{name}.png" for name in CHARTS} | {"contact_sheet.png", "summary.json"}

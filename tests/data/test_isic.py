@@ -54,9 +54,7 @@ def test_isic_2019_with_metadata(tmp_path: Path) -> None:
 
 def test_isic_2018_lesion_groupings_give_lesions_and_sources(tmp_path: Path) -> None:
     rows = [one_hot(f"ISIC_{number}", number, columns=7) for number in (4, 5)]
-    folder = write_isic(
-        tmp_path, [*rows, one_hot("ISIC_6", 5, columns=7)], "image_id,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
-    )
+    folder = write_isic(tmp_path, [*rows, one_hot("ISIC_6", 5, columns=7)], "image_id,MEL,NV,BCC,AKIEC,BKL,DF,VASC")
     (folder / "tables").mkdir()
     lines = [
         "image,lesion_id,diagnosis_confirm_type",

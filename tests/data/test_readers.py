@@ -45,8 +45,7 @@ def write_isic(folder: Path, header: str = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC")
     for number in range(7):
         save_image(folder / "ISIC2018_Task3_Training_Input" / f"ISIC_{number}.jpg", number)
     rows = [
-        f"ISIC_{number}," + ",".join("1.0" if place == number else "0.0" for place in range(7))
-        for number in range(7)
+        f"ISIC_{number}," + ",".join("1.0" if place == number else "0.0" for place in range(7)) for number in range(7)
     ]
     (folder / "ISIC2018_Task3_Training_GroundTruth.csv").write_text("\n".join([header, *rows]))
     return folder

@@ -27,9 +27,7 @@ def test_read_table_gives_back_what_the_csv_module_wrote(
     table, faults = read_table(path)
     assert faults == []
     assert table.columns.tolist() == ["one", "two", "three"]
-    assert list(table.itertuples(index=False, name=None)) == [
-        tuple(cell.strip() for cell in row) for row in rows
-    ]
+    assert list(table.itertuples(index=False, name=None)) == [tuple(cell.strip() for cell in row) for row in rows]
     assert table.index.tolist() == [f"t.csv row {number}" for number in range(2, len(rows) + 2)]
 
 

@@ -105,9 +105,7 @@ def test_lesion_split_meets_the_fractions_exactly_where_lesions_allow() -> None:
 def test_deal_fills_the_gaps_that_large_lesions_leave_with_single_images() -> None:
     sizes = [1] * 10 + [6] * 15
     parts = deal(sizes, (70, 15, 15))
-    totals = [
-        sum(size for size, part in zip(sizes, parts, strict=True) if part == wanted) for wanted in range(3)
-    ]
+    totals = [sum(size for size, part in zip(sizes, parts, strict=True) if part == wanted) for wanted in range(3)]
     assert totals == [70, 15, 15]
 
 
@@ -224,8 +222,7 @@ def test_split_files_read_back_as_written(tmp_path: Path) -> None:
     assert sum(split.info["images"].values()) == len(split.table)
     assert sum(split.info["fractions"].values()) == pytest.approx(1)
     assert split.info["lesions"] == {
-        part: catalog_of(SMALL).set_index("image_id").loc[split.ids(part), "lesion_id"].nunique()
-        for part in PARTS
+        part: catalog_of(SMALL).set_index("image_id").loc[split.ids(part), "lesion_id"].nunique() for part in PARTS
     }
 
 
@@ -239,9 +236,7 @@ def test_split_files_read_back_as_written(tmp_path: Path) -> None:
         ("split.json", "{", "", "not JSON"),
     ],
 )
-def test_load_split_refuses_damaged_files(
-    tmp_path: Path, file: str, old: str, new: str, message: str
-) -> None:
+def test_load_split_refuses_damaged_files(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
     write_split(make_split(catalog_of(SMALL), DataConfig()), tmp_path)
     text = (tmp_path / file).read_text()
     assert old in text
@@ -299,9 +294,7 @@ def test_given_split_with_many_missing_images_stays_readable(tmp_path: Path) -> 
     assert len(error.value.faults) == 21 and error.value.faults[-1] == "mine.csv: 477 more images have no row"
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\xfe\x00bad", b'a,"b\n1,2', b"image_id;split\na;train\n"]
-)
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00bad", b'a,"b\n1,2', b"image_id;split\na;train\n"])
 def test_given_split_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "mine.csv"
     if content is not None:

@@ -214,9 +214,7 @@ def test_classes_can_be_told_apart_but_not_perfectly(folder: Path, rows: list[di
 def test_existing_synthetic_set_is_replaced(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "set", SMALL)
     write_synthetic(tmp_path / "set", SMALL.model_copy(update={"lesions": 21}))
-    assert (
-        len({row.split(",")[0] for row in (tmp_path / "set" / METADATA).read_text().splitlines()[1:]}) == 21
-    )
+    assert len({row.split(",")[0] for row in (tmp_path / "set" / METADATA).read_text().splitlines()[1:]}) == 21
 
 
 def test_folder_of_someone_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -44,8 +44,7 @@ def table(
         classes = class_names(task)
         truth = np.eye(len(classes))[[encode(code, task) for code in rows["diagnosis"]]]
         frames += [
-            predictions_frame(model, part, rows, rng.normal(size=truth.shape) + 1.5 * truth, task)
-            for model in models
+            predictions_frame(model, part, rows, rng.normal(size=truth.shape) + 1.5 * truth, task) for model in models
         ]
     return pd.concat(frames, ignore_index=True)
 
@@ -114,9 +113,7 @@ def test_values_equal_scikit_learn(frame, answer):
         assert got["macro_f1"] == pytest.approx(oracle.f1_score(labels, called, average="macro"))
         assert got["weighted_f1"] == pytest.approx(oracle.f1_score(labels, called, average="weighted"))
         exact = probs / probs.sum(axis=1, keepdims=True)
-        assert got["macro_auc"] == pytest.approx(
-            oracle.roc_auc_score(labels, exact, multi_class="ovr"), abs=1e-6
-        )
+        assert got["macro_auc"] == pytest.approx(oracle.roc_auc_score(labels, exact, multi_class="ovr"), abs=1e-6)
         assert block["confusion"] == oracle.confusion_matrix(labels, called).tolist()
         positive, scores = labels == CODES.index("mel"), probs[:, CODES.index("mel")]
         melanoma = {name: cell["value"] for name, cell in block["melanoma"].items()}
@@ -188,9 +185,7 @@ def test_difference_of_a_model_with_itself_is_zero(frame):
     both = pd.concat([teacher, teacher.assign(model="student")])
     block = evaluate(both)["differences"]
     assert list(block) == ["student - teacher"]
-    assert all(
-        cell == {"value": 0.0, "low": 0.0, "high": 0.0} for cell in block["student - teacher"].values()
-    )
+    assert all(cell == {"value": 0.0, "low": 0.0, "high": 0.0} for cell in block["student - teacher"].values())
 
 
 def test_paired_difference_is_narrower_than_unpaired(answer):
@@ -220,9 +215,7 @@ def test_class_missing_in_the_test_part_is_null_with_a_note():
     result = evaluate(table(codes=tuple(code for code in CODES if code != "df")))
     json.dumps(result, allow_nan=False)
     nulls = {path for path, cell in cells(result) if cell["value"] is None}
-    wanted = {
-        f"/models/{m}/diagnosis/{f}" for m in MODELS for f in ("balanced_accuracy", "macro_f1", "macro_auc")
-    }
+    wanted = {f"/models/{m}/diagnosis/{f}" for m in MODELS for f in ("balanced_accuracy", "macro_f1", "macro_auc")}
     wanted |= {f"/models/{m}/per_class/df/{f}" for m in MODELS for f in ("sensitivity", "auc")}
     wanted |= {
         f"/differences/{pair}/{f}"
@@ -232,9 +225,7 @@ def test_class_missing_in_the_test_part_is_null_with_a_note():
     assert nulls == wanted
     for path, cell in cells(result):
         assert (cell["value"] is None) == (cell["low"] is None) == (cell["high"] is None), path
-    assert any(
-        "null, as the test part has no image of df: diagnosis.balanced_accuracy" in n for n in result["notes"]
-    )
+    assert any("null, as the test part has no image of df: diagnosis.balanced_accuracy" in n for n in result["notes"])
 
 
 def every_null_is_noted(result: dict[str, Any]) -> None:
@@ -297,8 +288,7 @@ def test_replicates_without_a_class_are_counted_in_a_note():
     rare = frame[(frame["split"] == "test") & (frame["diagnosis"] == "df")]["image_id"].unique()
     result = evaluate(frame[~frame["image_id"].isin(rare[1:])])
     assert any(
-        n.startswith("student: bootstrap replicates (of 60)") and "per_class.df.auc (" in n
-        for n in result["notes"]
+        n.startswith("student: bootstrap replicates (of 60)") and "per_class.df.auc (" in n for n in result["notes"]
     )
     cell = result["models"]["student"]["per_class"]["df"]["auc"]
     assert cell["low"] is not None and cell["low"] <= cell["high"]
@@ -310,9 +300,7 @@ def test_melanoma_task_has_two_classes_and_calibrates_its_probability():
     assert result["classes"] == ["rest", "mel"] and set(result["n"]["per_class"]) == {"rest", "mel"}
     block = result["models"]["student"]
     assert np.shape(block["confusion"]) == (2, 2)
-    assert block["diagnosis"]["macro_auc"]["value"] == pytest.approx(
-        block["melanoma"]["roc_auc"]["value"], abs=1e-6
-    )
+    assert block["diagnosis"]["macro_auc"]["value"] == pytest.approx(block["melanoma"]["roc_auc"]["value"], abs=1e-6)
     assert block["diagnosis"]["ece"] == block["melanoma"]["ece"]
     rows = block["curves"]["reliability"]
     gap = sum(r["n"] * abs(r["accuracy"] - r["confidence"]) for r in rows if r["n"]) / 300

@@ -48,9 +48,7 @@ ORACLES: dict[str, Callable] = {
     "specificity": lambda y, p, w: (t := per_class_table(y, p, w))[:, 0, 0] / t[:, 0].sum(1),
     "npv": lambda y, p, w: (t := per_class_table(y, p, w))[:, 0, 0] / t[:, :, 0].sum(1),
     "confusion": lambda y, p, w: oracle.confusion_matrix(y, p.argmax(1), sample_weight=w),
-    "class_auc": lambda y, p, w: [
-        oracle.roc_auc_score(y == k, p[:, k], sample_weight=w) for k in range(CLASSES)
-    ],
+    "class_auc": lambda y, p, w: [oracle.roc_auc_score(y == k, p[:, k], sample_weight=w) for k in range(CLASSES)],
 }
 
 

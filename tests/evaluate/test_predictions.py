@@ -34,9 +34,7 @@ def table(task="diagnosis", models=MODELS) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     return pd.concat(
         [
-            predictions_frame(
-                model, part, catalog_rows(part), rng.normal(size=(5, len(class_names(task)))), task
-            )
+            predictions_frame(model, part, catalog_rows(part), rng.normal(size=(5, len(class_names(task)))), task)
             for model in models
             for part in ("val", "test")
         ],
@@ -112,9 +110,7 @@ def test_valid_table_is_put_in_order():
 
 def test_missing_columns_are_all_named():
     with pytest.raises(DataError) as caught:
-        validate_predictions(
-            table().drop(columns=["prob_mel", "lesion_id"]), task="diagnosis", protocol="lesion"
-        )
+        validate_predictions(table().drop(columns=["prob_mel", "lesion_id"]), task="diagnosis", protocol="lesion")
     assert len(caught.value.faults) == 2
     with pytest.raises(DataError, match="prob_rest"):
         validate_predictions(table(), task="melanoma", protocol="lesion")

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -75,14 +75,10 @@ def test_grad_cam_agrees_with_captum(make: Callable[[], tuple[nn.Module, nn.Modu
 def test_vit_map_comes_from_the_norm_before_the_last_attention() -> None:
     model, images, classes = _vit(), _images(), torch.tensor([0, 3, 6])
     block = model.blocks[-1]
-    assert not grad_cam(model, images, classes, block).any(), (
-        "the last block's patches do not act on the logits"
-    )
+    assert not grad_cam(model, images, classes, block).any(), "the last block's patches do not act on the logits"
 
     with torch.enable_grad():
-        tokens = model.blocks[:-1](
-            model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
-        )
+        tokens = model.blocks[:-1](model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
         normed = block.norm1(tokens).detach().requires_grad_()
         after = tokens + block.attn(normed)
         logits = model.forward_head(model.norm(after + block.mlp(block.norm2(after))))
@@ -128,9 +124,7 @@ def test_in_place_rectifier_behind_the_layer_does_not_clip_it(layer: str) -> Non
     apart, inplace = Net(), Net(inplace=True)
     images = _images(size=16)
     expected = grad_cam(apart, images, CLASSES, getattr(apart, layer))
-    torch.testing.assert_close(
-        grad_cam(inplace, images, CLASSES, getattr(inplace, layer)), expected, atol=0, rtol=0
-    )
+    torch.testing.assert_close(grad_cam(inplace, images, CLASSES, getattr(inplace, layer)), expected, atol=0, rtol=0)
 
 
 def test_frozen_network_and_no_grad_give_the_same_maps() -> None:
@@ -143,12 +137,21 @@ def test_frozen_network_and_no_grad_give_the_same_maps() -> None:
         assert torch.equal(grad_cam(model, images, CLASSES, model.norm), expected)
 
 
+def test_nothing_below_the_layer_is_recorded_for_the_backward_pass() -> None:
+    model, outputs = Net(), []
+
+    def look(output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output
+
+    grad_cam(model, _images(size=16), CLASSES, model.norm, select=look)
+    assert [output.requires_grad for output in outputs] == [False]
+
+
 def test_named_tuple_output_gives_the_same_maps() -> None:
     images = _images(size=16)
     plain, named = Net(), Net(named=True)
-    assert torch.equal(
-        grad_cam(named, images, CLASSES, named.norm), grad_cam(plain, images, CLASSES, plain.norm)
-    )
+    assert torch.equal(grad_cam(named, images, CLASSES, named.norm), grad_cam(plain, images, CLASSES, plain.norm))
 
 
 def test_model_is_left_as_it_was() -> None:
@@ -196,9 +199,7 @@ def test_several_layers_are_averaged_before_they_are_normalised() -> None:
     raw = []
     for values, part in ((left, weights[:, :4]), (right, weights[:, 4:])):
         count = values.shape[2] * values.shape[3]
-        alive = (
-            values > 0
-        ).float()  # derivative of the rectifier; mean pooling divides by the number of pixels
+        alive = (values > 0).float()  # derivative of the rectifier; mean pooling divides by the number of pixels
         gradient = alive * part[:, :, None, None] / count
         small = (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(dim=1, keepdim=True).relu()
         raw.append(interpolate(small, size=(16, 16), mode="bilinear")[:, 0])
@@ -297,12 +298,11 @@ def test_as_grid_of_no_square_is_refused(shape: tuple[int, ...]) -> None:
         as_grid(torch.zeros(shape))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.floats(1e-6, 1e6))
 def test_normalised_maps_reach_one_whatever_their_scale(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    maps = weighted_map(
-        torch.randn(4, 3, 5, 5, generator=generator), torch.randn(4, 3, 5, 5, generator=generator)
-    )
+    maps = weighted_map(torch.randn(4, 3, 5, 5, generator=generator), torch.randn(4, 3, 5, 5, generator=generator))
     found = normalised(maps)
     assert bool(((found >= 0) & (found <= 1)).all())
     assert torch.equal(found.amax(dim=(1, 2)) == 1, maps.amax(dim=(1, 2)) > 0)

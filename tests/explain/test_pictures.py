@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -52,9 +52,7 @@ def test_chosen_correct_items_are_balanced_over_classes() -> None:
 
 
 def test_class_with_few_correct_images_gives_its_place_to_others() -> None:
-    items = choose_items(
-        _predictions([0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0.9] * 5), correct=4, wrong=0, seed=0
-    )
+    items = choose_items(_predictions([0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0.9] * 5), correct=4, wrong=0, seed=0)
     assert sorted(item["true"] for item in items) == ["akiec", "bcc", "bcc", "bcc"]
 
 
@@ -77,6 +75,7 @@ def test_fewer_items_than_wanted_is_no_error() -> None:
     assert [item["correct"] for item in items] == [True, False]
 
 
+@settings(deadline=None, max_examples=15)
 @given(st.randoms(use_true_random=False))
 def test_choice_does_not_depend_on_the_order_of_rows(random: Any) -> None:
     table = _many()
@@ -186,9 +185,7 @@ def test_no_items_still_give_an_empty_list(tmp_path: Path) -> None:
     ("change", "problem"),
     [({"predicted": "blue"}, "item 1: predicted 'blue'"), ({"prob": ...}, "item 1: lacks 'prob'")],
 )
-def test_items_that_cannot_be_drawn_write_nothing(
-    tmp_path: Path, change: dict[str, Any], problem: str
-) -> None:
+def test_items_that_cannot_be_drawn_write_nothing(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     items, model = _items(), _detector()
     items[1] = {key: value for key, value in {**items[1], **change}.items() if value is not ...}
     with pytest.raises(ConfigError, match=problem):

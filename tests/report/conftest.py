@@ -116,8 +116,7 @@ def compared(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 def evaluation() -> dict[str, Any]:
     labels = np.repeat(np.arange(7), list(TEST_COUNTS.values()))
     models = {
-        name: model_block(labels, scores(labels, skill, seed))
-        for seed, (name, skill) in enumerate(SKILL.items())
+        name: model_block(labels, scores(labels, skill, seed)) for seed, (name, skill) in enumerate(SKILL.items())
     }
     return {
         "task": "diagnosis",
@@ -296,9 +295,7 @@ def explanations(folder: Path) -> dict[str, Any]:
 def manifest() -> dict[str, Any]:
     files = {
         name: {"sha256": f"{place:x}" * 64, "bytes": BYTES[key]}
-        for place, (name, key) in enumerate(
-            {"model.onnx": "student", "model.int8.onnx": "student_int8"}.items()
-        )
+        for place, (name, key) in enumerate({"model.onnx": "student", "model.int8.onnx": "student_int8"}.items())
     }
     return {"format": 1, "task": "diagnosis", "classes": list(CODES), "files": files}
 

@@ -105,9 +105,7 @@ def test_counts_can_be_read_on_every_shade(colour: str) -> None:
         assert contrast(curves._ink_on(colour, float(share)), cell) >= 3.4
 
 
-def test_confusion_shows_every_count_of_every_model(
-    evaluation: dict[str, Any], drawn: dict[str, str]
-) -> None:
+def test_confusion_shows_every_count_of_every_model(evaluation: dict[str, Any], drawn: dict[str, str]) -> None:
     counts = [str(n) for m in evaluation["models"].values() for row in m["confusion"] for n in row]
     shown = [text for text in texts(drawn["confusions"]) if text.isdigit()]
     assert sorted(shown) == sorted(counts)

@@ -60,6 +60,4 @@ def test_smaller_names_the_direction() -> None:
 
 def test_latency_that_was_not_measured_is_a_word() -> None:
     assert str(formats.latency({"latency_ms": None})) == "not measured"
-    assert (
-        str(formats.latency({"latency_ms": {"median": 2.0, "p5": 1.5, "p95": 3.25}})) == "2.00 ms (1.50-3.25)"
-    )
+    assert str(formats.latency({"latency_ms": {"median": 2.0, "p5": 1.5, "p95": 3.25}})) == "2.00 ms (1.50-3.25)"

@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from dermdistill.errors import RunFolderError
 from dermdistill.report.page import write_report
-from dermdistill.report.run_files import REQUIRED
+from dermdistill.report.results import collect_results
+from dermdistill.report.run_files import REQUIRED, read_run
 
 OPTIONAL = {
     "audit.json": "no audit.json",
@@ -20,9 +22,7 @@ OPTIONAL = {
     "bundle/manifest.json": "no bundle/manifest.json",
     "catalog.parquet": "no catalog.parquet",
 }
-NO_CONTROL = (
-    "No student was trained without a teacher in this run, so it does not show that distillation helped"
-)
+NO_CONTROL = "No student was trained without a teacher in this run, so it does not show that distillation helped"
 VOID = {"meta", "img", "br"}
 Json = dict[str, Any]
 
@@ -47,9 +47,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [
-            (tag, n, v or "") for n, v in attrs if n in {"src", "href", "xlink:href", "srcset"}
-        ]
+        self.addresses += [(tag, n, v or "") for n, v in attrs if n in {"src", "href", "xlink:href", "srcset"}]
         if tag not in VOID:
             self.open.append(tag)
         if tag == "table":
@@ -140,8 +138,9 @@ def hostile_evaluation(content: Json) -> None:
 
 def hostile_explanations(content: Json) -> None:
     content["items"][0]["image_id"] = '<b>"id'
-    content["items"][1]["image"] = "../../provenance.json"
+    content["items"][1]["image"] = "../provenance.json"
     content["items"][2]["overlay"] = "gone.png"
+    content["items"][3]["blank"] = True
 
 
 def hostile_audit(content: Json) -> None:
@@ -159,9 +158,7 @@ def hostile_provenance(content: Json) -> None:
 
 
 @pytest.fixture(scope="module")
-def hostile(
-    tmp_path_factory: pytest.TempPathFactory, write_fake_run: Callable[..., Path]
-) -> tuple[str, Page]:
+def hostile(tmp_path_factory: pytest.TempPathFactory, write_fake_run: Callable[..., Path]) -> tuple[str, Page]:
     changes = {
         "evaluation/evaluation.json": hostile_evaluation,
         "explanations/explanations.json": hostile_explanations,
@@ -285,10 +282,7 @@ def test_values_that_could_not_be_computed_say_so(hostile: tuple[str, Page]) -> 
     assert table["Specificity at 95% sensitivity"] == ["not computable"] * 3
     assert table["For 95% sensitivity"] == ["not computable"] * 3
     assert page.tables["What the audit counted"]["The same, of test melanomas"] == ["not computable"]
-    assert (
-        page.tables["Size and latency of one image at a time"]["Teacher teacher/model.onnx"][3]
-        == "not measured"
-    )
+    assert page.tables["Size and latency of one image at a time"]["Teacher teacher/model.onnx"][3] == "not measured"
     assert not re.search(r"\b(nan|None|null)\b", page.text)
 
 
@@ -297,6 +291,7 @@ def test_pictures_stay_in_their_folder_and_missing_ones_are_named(hostile: tuple
     assert len(pictures) == 26
     assert "image missing" in hostile[1].text
     assert "heat map missing" in hostile[1].text
+    assert hostile[1].text.count("the heat map is empty") == 1
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
@@ -344,3 +339,13 @@ def test_damaged_file_is_named(make_run: Callable[..., Path], name: str, content
     with pytest.raises(RunFolderError, match=words) as caught:
         write_report(run)
     assert str(run / name) in caught.value.problem
+
+
+def test_drawn_lesions_never_go_by_the_name_of_their_layout(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    pd.read_parquet(run / "catalog.parquet").assign(diagnosis_source="synthetic").to_parquet(run / "catalog.parquet")
+    files = read_run(run)
+    assert files.synthetic
+    assert files.source == "synthetic lesions (HAM10000 layout)"
+    provenance = json.loads((collect_results(run, run / "kept") / "provenance.json").read_text())
+    assert provenance["data"]["source"] == files.source

@@ -77,9 +77,7 @@ def test_training_holds_both_logs(results: Path, whole_run: Path) -> None:
     assert training["student"][0] == first
 
 
-def test_split_keeps_counts_and_nothing_of_single_images(
-    make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_split_keeps_counts_and_nothing_of_single_images(make_run: Callable[..., Path], tmp_path: Path) -> None:
     def per_image(content: Json) -> None:
         content["table"] = {"ISIC_0030000": "train"}
 
@@ -182,9 +180,13 @@ def test_page_warns_of_leaky_protocols_only(results: Path) -> None:
     assert "**Leaky protocol `published`:**" in results_page(results)
 
 
-def test_page_orders_runs_by_name_and_ignores_other_folders(results: Path, whole_run: Path) -> None:
+def test_page_orders_runs_by_name_and_ignores_other_folders(
+    results: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     collect_results(whole_run, results / "aaa")
     (results / "benchmarks").mkdir()
+    listed = sorted(results.glob("*/evaluation.json"), reverse=True)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(listed))  # a file system has no order
     assert re.findall(r"^## (.*)$", results_page(results), re.M) == ["aaa", "edge-64"]
 
 

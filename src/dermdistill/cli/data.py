@@ -1,7 +1,7 @@
 """``dermdistill data``: catalog, split, audit, exploration, synthetic lesions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,11 @@ Layout = Annotated[
     str | None, typer.Option("--layout", help="ham10000, folder or isic; found out where it is not given.")
 ]
 LEAKS_FOUND = 1
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; defaults stand in ``dermdistill.config`` alone."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()
@@ -41,9 +46,10 @@ def split(
     path: Source,
     out: Annotated[Path, typer.Option("--out", help="Folder for split.csv and split.json.")],
     protocol: Annotated[
-        str, typer.Option("--protocol", help="lesion, published, published-oversampled or given.")
-    ] = "lesion",
-    seed: Annotated[int, typer.Option("--seed")] = 42,
+        str | None,
+        typer.Option("--protocol", help="lesion (default), published, published-oversampled, given."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
     split_file: Annotated[
         str | None, typer.Option("--split-file", help="image_id,split table for the protocol `given`.")
     ] = None,
@@ -56,9 +62,7 @@ def split(
     from dermdistill.data.split import make_split, write_split
     from dermdistill.recipes.load import parse_config
 
-    config = parse_config(
-        DataConfig, {"protocol": protocol, "seed": seed, "split_file": split_file}, source="data split"
-    )
+    config = parse_config(DataConfig, _given(protocol=protocol, seed=seed, split_file=split_file), source="data split")
     catalog = read_catalog(path, layout)
     made = make_split(catalog, config, same_image=exact_copies(catalog))
     write_split(made, out)
@@ -66,7 +70,8 @@ def split(
         typer.echo(f"{part:6} {images:6} images  {made.info['lesions'][part]:6} lesions")
     if made.info["leaky"]:
         typer.echo(
-            f"warning: protocol {protocol!r} lets photos of one lesion stand in several parts: figures are inflated"
+            f"warning: protocol {config.protocol!r} lets photos of one lesion stand in several parts: "
+            "figures are inflated"
         )
     typer.echo(f"split: {out / 'split.csv'}")
 
@@ -107,9 +112,17 @@ def explore(
     layout: Layout = None,
 ) -> None:
     """Plots of class, age, sex, site, source of label and images per lesion, and a contact sheet."""
+    from dermdistill.data.explore import SUMMARY
     from dermdistill.data.explore import explore as draw
     from dermdistill.data.readers import read_catalog
+    from dermdistill.errors import OutputError
 
+    if out.is_dir() and any(out.iterdir()) and not (out / SUMMARY).is_file():
+        raise OutputError(
+            f"{out}: is not empty and holds no earlier exploration",
+            rule=f"plots go to a new or empty folder, or replace one that holds {SUMMARY}",
+            next_step="choose another folder with --out",
+        )
     draw(read_catalog(path, layout), out)
     typer.echo(f"plots: {out}")
 
@@ -117,19 +130,18 @@ def explore(
 @app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(help="Folder to write.")],
-    lesions: Annotated[int, typer.Option("--lesions")] = 260,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    lesions: Annotated[int | None, typer.Option("--lesions")] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
     artefacts: Annotated[
-        str, typer.Option("--artefacts", help="Comma-separated of hair, ruler, ink, corners; or none.")
-    ] = "hair,ruler,ink,corners",
+        str | None,
+        typer.Option("--artefacts", help="Comma-separated of hair, ruler, ink, corners (default: all); or none."),
+    ] = None,
 ) -> None:
     """Draw synthetic dermatoscopic lesions in HAM10000's layout."""
     from dermdistill.config import SyntheticConfig
     from dermdistill.data.synthetic import write_synthetic
     from dermdistill.recipes.load import parse_config
 
-    chosen = [] if artefacts == "none" else artefacts.split(",")
-    config = parse_config(
-        SyntheticConfig, {"lesions": lesions, "seed": seed, "artefacts": chosen}, source="data synth"
-    )
+    chosen = [] if artefacts == "none" else artefacts.split(",") if artefacts else None
+    config = parse_config(SyntheticConfig, _given(lesions=lesions, seed=seed, artefacts=chosen), source="data synth")
     typer.echo(f"images: {write_synthetic(folder, config)}")

@@ -65,11 +65,13 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
     """Train, distil, quantize, evaluate, explain, report: the whole job."""
-    from dermdistill.pipeline.execute import run_recipe
     from dermdistill.recipes.load import load_recipe
 
+    chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
+    from dermdistill.pipeline.execute import run_recipe
+
     report = run_recipe(
-        load_recipe(recipe, settings),
+        chosen,
         source=data,
         out=out,
         resume=resume,
@@ -115,9 +117,7 @@ def models() -> None:
             ", ".join(item.weights),
         )
     Console(width=None if sys.stdout.isatty() else 130).print(table)
-    typer.echo(
-        "Any other timm name works too. Several branches make a hybrid: see `dermdistill recipes show fusion`."
-    )
+    typer.echo("Any other timm name works too. Several branches make a hybrid: see `dermdistill recipes show fusion`.")
 
 
 @app.command()
@@ -128,12 +128,13 @@ def predict(
 ) -> None:
     """Classify images with a bundle, one JSON object a line. Not for clinical use."""
     import json
+    from dataclasses import asdict
 
     from dermdistill.bundle.predictor import Predictor
 
     predictions = Predictor(bundle, int8=not fp32).predict(list(images))
     for image, prediction in zip(images, predictions, strict=True):
-        typer.echo(json.dumps({"image": str(image), **prediction.to_dict()}))
+        typer.echo(json.dumps({"image": str(image), **asdict(prediction)}))
 
 
 def _message(error: DermdistillError) -> str:
@@ -153,6 +154,16 @@ def main() -> None:
         app()
     except DermdistillError as error:
         typer.echo(f"error: {_message(error)}", err=True)
+        sys.exit(USER_MISTAKE)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "dermdistill"):
+            raise
+        typer.echo(
+            f"error: this command needs the package {package!r}, which is not installed\n"
+            "Next: pip install 'dermdistill[train]'",
+            err=True,
+        )
         sys.exit(USER_MISTAKE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -84,9 +84,7 @@ def _logits(model: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np
         )
     values: npt.NDArray[np.float32] = output.float().numpy()
     if not np.isfinite(values).all():
-        raise ExportError(
-            "the model to export gives logits that are not finite", rule="all logits are finite"
-        )
+        raise ExportError("the model to export gives logits that are not finite", rule="all logits are finite")
     return values
 
 
@@ -134,9 +132,7 @@ def check_parity(model: nn.Module, path: Path, spec: PreprocessSpec) -> float:
                 rule="it must load in ONNX Runtime and take any batch size",
             ) from error
         scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
-        difference = (
-            float(np.abs(found - expected).max()) / scale if found.shape == expected.shape else np.inf
-        )
+        difference = float(np.abs(found - expected).max()) / scale if found.shape == expected.shape else np.inf
         if not difference <= PARITY_TOLERANCE:
             raise ExportError(
                 f"the exported file differs from the model by {difference:.2e} at batch size {batch}",

@@ -71,9 +71,7 @@ def _check_calibration(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> N
         )
 
 
-def _ranges(
-    prepared: Path, images: npt.NDArray[np.uint8], spec: PreprocessSpec, method: str, folder: Path
-) -> Any:
+def _ranges(prepared: Path, images: npt.NDArray[np.uint8], spec: PreprocessSpec, method: str, folder: Path) -> Any:
     """Calibrated range of every activation tensor (ONNX Runtime's ``TensorsData``)."""
     kind, options = METHODS[method]
     calibrator = create_calibrator(
@@ -133,9 +131,7 @@ def _check_result(path: Path, spec: PreprocessSpec) -> dict[str, int]:
     counts = count_nodes(path)
     logits = run_onnx(path, random_inputs(2, spec))
     if not np.isfinite(logits).all():
-        raise ExportError(
-            "the INT8 file gives logits that are not finite", rule="every logit is a finite number"
-        )
+        raise ExportError("the INT8 file gives logits that are not finite", rule="every logit is a finite number")
     if counts["quantized_convolutions"] + counts["quantized_matrix_products"] == 0:
         raise ExportError(
             f"nothing was quantized: {counts}",

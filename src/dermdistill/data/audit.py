@@ -35,9 +35,7 @@ def _placed(catalog: pd.DataFrame, split: Split) -> pd.DataFrame:
             faults=faults,
             next_step="make the split again from this data",
         )
-    return split.table.merge(
-        catalog[["image_id", "lesion_id", "diagnosis"]], on="image_id", validate="many_to_one"
-    )
+    return split.table.merge(catalog[["image_id", "lesion_id", "diagnosis"]], on="image_id", validate="many_to_one")
 
 
 def _in_part_order(parts: set[str]) -> list[str]:
@@ -136,10 +134,7 @@ def near_copies_across(placed: pd.DataFrame, prints: Fingerprints, threshold: fl
         the nearest 1000 as {a, b, distance, parts, same_lesion}. Exact copies are left out.
     """
     number = {name: index for index, name in enumerate(prints.image_ids)}
-    members = {
-        part: np.array(sorted(rows.map(number).unique()))
-        for part, rows in placed.groupby("split")["image_id"]
-    }
+    members = {part: np.array(sorted(rows.map(number).unique())) for part, rows in placed.groupby("split")["image_id"]}
     part_of = placed.groupby("image_id")["split"].agg(set)
     lesion_of = dict(zip(placed["image_id"], placed["lesion_id"], strict=True))
     found: dict[tuple[int, int], float] = {}
@@ -199,9 +194,7 @@ def audit_split(
             listed.
     """
     if not 0 <= near_distance < 1:
-        raise ConfigError(
-            f"near_distance {near_distance}", rule="a distance is in [0, 1); 0 is the same structure"
-        )
+        raise ConfigError(f"near_distance {near_distance}", rule="a distance is in [0, 1); 0 is the same structure")
     placed = _placed(catalog, split)
     prints = fingerprints(catalog)
     keys = dict(zip(prints.image_ids, prints.keys, strict=True)) if store is None else pixel_keys(store)

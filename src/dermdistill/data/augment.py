@@ -148,9 +148,7 @@ def plain_views(images: Images, rows: Rows, spec: PreprocessSpec) -> Tensor:
     _check(images, rows, spec)
     values = _gather(images, rows).contiguous()
     scale = torch.tensor(1.0 / (255.0 * np.asarray(spec.std)), dtype=torch.float32, device=values.device)
-    offset = torch.tensor(
-        -np.asarray(spec.mean) / np.asarray(spec.std), dtype=torch.float32, device=values.device
-    )
+    offset = torch.tensor(-np.asarray(spec.mean) / np.asarray(spec.std), dtype=torch.float32, device=values.device)
     return values.mul_(scale[:, None, None]).add_(offset[:, None, None])
 
 
@@ -172,17 +170,13 @@ def _write_chunk(images: Tensor, plan: _Plan, part: slice, config: AugmentConfig
     blurred = np.flatnonzero(plan.shares[part])
     if blurred.size:
         index = torch.from_numpy(blurred).to(views.device)
-        shares = torch.from_numpy(plan.shares[part][blurred]).to(views.device, torch.float32)[
-            :, None, None, None
-        ]
+        shares = torch.from_numpy(plan.shares[part][blurred]).to(views.device, torch.float32)[:, None, None, None]
         sharp = views[index]
         views[index] = (gaussian_blur(sharp) - sharp).mul_(shares).add_(sharp)
     blank_squares(views, plan.boxes[part])
 
 
-def _own_views(
-    images: Images, rows: Rows, draws: Draws, config: AugmentConfig, spec: PreprocessSpec
-) -> Tensor:
+def _own_views(images: Images, rows: Rows, draws: Draws, config: AugmentConfig, spec: PreprocessSpec) -> Tensor:
     """Each row's view before mixup: float32 [B, 3, S, S] on the device of the images."""
     device = images.device if isinstance(images, Tensor) else torch.device("cpu")
     plan = _Plan(

@@ -20,8 +20,7 @@ def choose(catalog: pd.DataFrame, per_class: int, seed: int) -> dict[str, list[s
     """Image ids to show by diagnosis: at most ``per_class``, each of another lesion, drawn by the seed."""
     first = catalog.sort_values("image_id").drop_duplicates("lesion_id")
     return {
-        str(code): shuffled(rows["image_id"].astype(str), seed)[:per_class]
-        for code, rows in first.groupby("diagnosis")
+        str(code): shuffled(rows["image_id"].astype(str), seed)[:per_class] for code, rows in first.groupby("diagnosis")
     }
 
 

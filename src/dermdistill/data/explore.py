@@ -41,13 +41,7 @@ class Chart:
 
 def _tally(values: "pd.Series[Any]") -> "pd.Series[int]":
     """Counts, the commonest first, unknown last; equal counts by name."""
-    counts = (
-        values.fillna(UNKNOWN)
-        .astype(str)
-        .value_counts()
-        .sort_index()
-        .sort_values(ascending=False, kind="stable")
-    )
+    counts = values.fillna(UNKNOWN).astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable")
     known = counts[counts.index != UNKNOWN]
     return pd.concat([known, counts[counts.index == UNKNOWN]])
 
@@ -103,9 +97,7 @@ def bar_chart(counts: "pd.Series[int]", title: str, unit: str) -> Figure:
     total, names = int(counts.sum()), [str(name) for name in counts.index]
     figure = Figure(figsize=(8, 1.1 + 0.36 * max(len(names), 2)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.barh(
-        [_label(name) for name in names], counts.tolist(), color=[_colour(name) for name in names]
-    )
+    bars = axes.barh([_label(name) for name in names], counts.tolist(), color=[_colour(name) for name in names])
     texts = [f"{count:,}  ({count / total:.1%})" if total else "0" for count in counts.tolist()]
     axes.bar_label(bars, labels=texts, padding=4, color=INK, fontsize=9)
     axes.invert_yaxis()

@@ -44,9 +44,7 @@ def table_faults(table: pd.DataFrame, name: str, known: Iterable[str], parts: Se
     rows = zip(table["image_id"].astype(str), table["split"].astype(str), strict=True)
     for row, (image_id, part) in enumerate(rows, start=2):
         if image_id in first_row:
-            faults.append(
-                f"{name} row {row}: image_id {image_id!r} already stands in row {first_row[image_id]}"
-            )
+            faults.append(f"{name} row {row}: image_id {image_id!r} already stands in row {first_row[image_id]}")
         if image_id not in known_ids:
             faults.append(f"{name} row {row}: image_id {image_id!r} is not in the data")
         if part not in parts:
@@ -56,9 +54,7 @@ def table_faults(table: pd.DataFrame, name: str, known: Iterable[str], parts: Se
     faults += [f"{name}: image {image_id!r} has no row" for image_id in missing[:LISTED_MISSING]]
     if len(missing) > LISTED_MISSING:
         faults.append(f"{name}: {len(missing) - LISTED_MISSING} more images have no row")
-    return faults + [
-        f"{name}: no image in part {part!r}" for part in parts if part not in set(table["split"])
-    ]
+    return faults + [f"{name}: no image in part {part!r}" for part in parts if part not in set(table["split"])]
 
 
 def read_given(path: Path, known: Iterable[str], parts: Sequence[str]) -> pd.DataFrame:

@@ -91,10 +91,7 @@ def _image_column(table: pd.DataFrame) -> str | None:
 def _diagnoses(table: pd.DataFrame) -> list[str]:
     """The code of each row; where there is not exactly one, words that the catalog's check will name."""
     names = [name for name in table.columns if name in ONE_HOT or name in OUTSIDE]
-    return [
-        _diagnosis(dict(zip(names, row, strict=True)))
-        for row in table[names].itertuples(index=False, name=None)
-    ]
+    return [_diagnosis(dict(zip(names, row, strict=True))) for row in table[names].itertuples(index=False, name=None)]
 
 
 def _diagnosis(cells: dict[str, str]) -> str:
@@ -116,9 +113,7 @@ def _zero_or_one(cell: str) -> bool | None:
     return bool(number) if number in (0.0, 1.0) else None
 
 
-def _with_metadata(
-    frame: pd.DataFrame, truth: pd.DataFrame, others: list[Path]
-) -> tuple[pd.DataFrame, list[str]]:
+def _with_metadata(frame: pd.DataFrame, truth: pd.DataFrame, others: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """The frame with the columns of METADATA, each value from the first table that has one; and the faults.
 
     The index then names the row of the metadata too: ``truth.csv row 5 (metadata.csv row 7)``.

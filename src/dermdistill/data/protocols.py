@@ -109,9 +109,7 @@ def _table(ids: Iterable[str], parts: Iterable[str]) -> pd.DataFrame:
 
 def _class_of_groups(catalog: pd.DataFrame, groups: Mapping[str, str]) -> dict[str, str]:
     # A group has two diagnoses only where copies carry different labels: the commonest decides.
-    tally = pd.DataFrame(
-        {"group": catalog["image_id"].map(groups), "diagnosis": catalog["diagnosis"]}
-    ).value_counts()
+    tally = pd.DataFrame({"group": catalog["image_id"].map(groups), "diagnosis": catalog["diagnosis"]}).value_counts()
     ordered = tally.reset_index().sort_values(["group", "count", "diagnosis"], ascending=[True, False, True])
     first = ordered.drop_duplicates("group")
     return dict(zip(first["group"], first["diagnosis"], strict=True))
@@ -147,9 +145,7 @@ def _cut(names: Sequence[str], config: DataConfig) -> pd.DataFrame:
 
 
 def _images_by_class(catalog: pd.DataFrame) -> dict[str, list[str]]:
-    images = {
-        str(code): [str(name) for name in rows] for code, rows in catalog.groupby("diagnosis")["image_id"]
-    }
+    images = {str(code): [str(name) for name in rows] for code, rows in catalog.groupby("diagnosis")["image_id"]}
     _refuse_small_classes({code: len(names) for code, names in images.items()}, "image")
     return images
 
@@ -174,9 +170,7 @@ def oversample(names: Sequence[str], total: int, seed: int) -> list[str]:
     return list(names) * whole + shuffled(names, seed)[:rest]
 
 
-def published_oversampled(
-    catalog: pd.DataFrame, config: DataConfig, groups: Mapping[str, str]
-) -> pd.DataFrame:
+def published_oversampled(catalog: pd.DataFrame, config: DataConfig, groups: Mapping[str, str]) -> pd.DataFrame:
     """What the public code of Pavel et al. 2025 does: 10,000 copies a class, THEN 80/20 among the copies.
 
     Exists only to measure how far that inflates the figures. The table has a row a copy, so image ids repeat,

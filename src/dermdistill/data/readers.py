@@ -166,9 +166,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _layouts() -> str:
-    return "one of these layouts" + "".join(
-        f"\n  {name}: {item.looks_like}" for name, item in READERS.items()
-    )
+    return "one of these layouts" + "".join(f"\n  {name}: {item.looks_like}" for name, item in READERS.items())
 
 
 def _unreadable_tables(folder: Path) -> list[str]:
@@ -214,8 +212,7 @@ def _set_lesions(frame: pd.DataFrame, path: Path) -> list[str]:
     ids, images = table["image_id"].map(without_suffix), frame["image_id"]
     faults += [f"{place}: duplicate image_id {name!r}" for place, name in ids[ids.duplicated()].items()]
     faults += [
-        f"{place}: missing image: no image file named {name!r}"
-        for place, name in ids[~ids.isin(images)].items()
+        f"{place}: missing image: no image file named {name!r}" for place, name in ids[~ids.isin(images)].items()
     ]
     faults += [f"{place}: is not listed in {path.name}" for place in images.index[~images.isin(ids)]]
     lesions = dict(zip(ids, table["lesion_id"], strict=True))

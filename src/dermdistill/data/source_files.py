@@ -15,6 +15,7 @@ from dermdistill.errors import DataError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 MASK_ENDING = "_segmentation"
+CSV_RULE = "tables are CSV in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     header = [name.strip().lower() for name in next(records, [])]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: column {twice[0]!r} stands twice in the header")
+        raise DataError(f"{path}: column {twice[0]!r} stands twice in the header", rule="each column has its own name")
     rows, places, faults = [], [], []
     for number, record in enumerate(records, start=2):
         place = f"{path.name} row {number}"
@@ -135,9 +136,7 @@ def add_paths(frame: pd.DataFrame, images: Sequence[Path], masks: Sequence[Path]
         for path in (path for folder in folders for path in image_files(folder)):
             by_name.setdefault(path.stem, []).append(path)
         found = [by_name.get(name, []) for name in names[target]]
-        frame[target] = pd.Series(
-            [str(files[0].absolute()) if files else None for files in found], frame.index, "str"
-        )
+        frame[target] = pd.Series([str(files[0].absolute()) if files else None for files in found], frame.index, "str")
         faults += [
             f"{place}: several files of one name that differ: {', '.join(map(str, files))}"
             for place, files in zip(frame.index, found, strict=True)
@@ -153,21 +152,20 @@ def _records(path: Path) -> Iterator[list[str]]:
     try:
         yield from csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
     except csv.Error as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error})") from error
+        raise DataError(f"{path}: cannot be read as a CSV table ({error})", rule=CSV_RULE) from error
 
 
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})", rule=CSV_RULE) from error
     if not content.strip():
-        raise DataError(f"{path}: the file is empty")
-    rule = "tables are CSV in UTF-8"
+        raise DataError(f"{path}: the file is empty", rule=CSV_RULE)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})", rule=rule) from error
+        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})", rule=CSV_RULE) from error
     if "\0" in text:
-        raise DataError(f"{path}: is a binary file, not a table", rule=rule)
+        raise DataError(f"{path}: is a binary file, not a table", rule=CSV_RULE)
     return text

@@ -70,13 +70,9 @@ def unite(lesion_of_image: dict[str, str], same_image: Sequence[tuple[str, str]]
     Raises:
         DataError: a pair names an unknown image.
     """
-    unknown = sorted(
-        {image_id for pair in same_image for image_id in pair if image_id not in lesion_of_image}
-    )
+    unknown = sorted({image_id for pair in same_image for image_id in pair if image_id not in lesion_of_image})
     if unknown:
-        raise DataError(
-            "images that must stay together are not in the data", faults=[f"{name!r}" for name in unknown]
-        )
+        raise DataError("images that must stay together are not in the data", faults=[f"{name!r}" for name in unknown])
     parent = {lesion_id: lesion_id for lesion_id in lesion_of_image.values()}
 
     def root(lesion_id: str) -> str:
@@ -109,8 +105,7 @@ def _counts(table: pd.DataFrame, catalog: pd.DataFrame) -> dict[str, Any]:
     parts = {part: rows[rows["split"] == part] for part in PARTS}
     return {
         "counts": {
-            part: {code: int((own["diagnosis"] == code).sum()) for code in CODES}
-            for part, own in parts.items()
+            part: {code: int((own["diagnosis"] == code).sum()) for code in CODES} for part, own in parts.items()
         },
         "images": {part: len(own) for part, own in parts.items()},
         "lesions": {part: int(own["lesion_id"].nunique()) for part, own in parts.items()},
@@ -118,9 +113,7 @@ def _counts(table: pd.DataFrame, catalog: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def make_split(
-    catalog: pd.DataFrame, config: DataConfig, same_image: Sequence[tuple[str, str]] = ()
-) -> Split:
+def make_split(catalog: pd.DataFrame, config: DataConfig, same_image: Sequence[tuple[str, str]] = ()) -> Split:
     """Split a catalog by the protocol of the settings; the same names and seed always give the same split.
 
     Args:
@@ -134,9 +127,7 @@ def make_split(
             listed.
     """
     protocol = PROTOCOLS[config.protocol]
-    lesion_of_image = dict(
-        zip(catalog["image_id"].astype(str), catalog["lesion_id"].astype(str), strict=True)
-    )
+    lesion_of_image = dict(zip(catalog["image_id"].astype(str), catalog["lesion_id"].astype(str), strict=True))
     table = _sorted(protocol.assign(catalog, config, unite(lesion_of_image, same_image)))
     info = {
         "protocol": config.protocol,

@@ -155,9 +155,7 @@ def _read(folder: Path, index: dict[str, Any], *, verify: bool) -> ImageStore:
         raise DataError(f"{folder}: cannot be opened ({error})") from error
     wanted = (len(index["image_ids"]), index["size"], index["size"], 3)
     if images.shape != wanted or images.dtype != np.uint8 or not images.flags.c_contiguous:
-        raise DataError(
-            f"{folder / ARRAY_FILE}: is {images.dtype} {list(images.shape)}, not uint8 {list(wanted)}"
-        )
+        raise DataError(f"{folder / ARRAY_FILE}: is {images.dtype} {list(images.shape)}, not uint8 {list(wanted)}")
     if not isinstance(found, dict) or {key: found.get(key) for key in index} != index:
         raise DataError(f"{folder / INDEX_FILE}: does not describe these images")
     if found.get("bytes") != length:
@@ -196,9 +194,7 @@ def _await_store(folder: Path, index: dict[str, Any], seconds: float = 1.0) -> I
     return _read(folder, index, verify=False)
 
 
-def _write_array(
-    file: Path, ids: Sequence[str], paths: Sequence[Path], spec: PreprocessSpec, workers: int
-) -> str:
+def _write_array(file: Path, ids: Sequence[str], paths: Sequence[Path], spec: PreprocessSpec, workers: int) -> str:
     """Decode, resize and write every image; gives the SHA-256 of the array.
 
     Ordinary writes, not a writable memory map: a full disk is then an error and not the death of the process.
@@ -214,9 +210,7 @@ def _write_array(
         np.lib.format.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             part = slice(start, start + IMAGES_AT_ONCE)
-            for image_id, image in zip(
-                ids[part], decode.decode_all(paths[part], resize, workers=workers), strict=True
-            ):
+            for image_id, image in zip(ids[part], decode.decode_all(paths[part], resize, workers=workers), strict=True):
                 if isinstance(image, DataError):
                     faults.append(f"{image_id}: {image.problem}")
                 elif not faults:

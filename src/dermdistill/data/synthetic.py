@@ -42,19 +42,13 @@ class _Population:
 
 # Rounded from the 10,015 rows of HAM10000's metadata.
 _POPULATIONS = {
-    "akiec": _Population(
-        (66, 11), 0.68, {"face": 0.4, "lower extremity": 0.25, "upper extremity": 0.25, "back": 0.1}
-    ),
+    "akiec": _Population((66, 11), 0.68, {"face": 0.4, "lower extremity": 0.25, "upper extremity": 0.25, "back": 0.1}),
     "bcc": _Population((67, 14), 0.62, {"back": 0.4, "face": 0.25, "lower extremity": 0.15, "chest": 0.2}),
     "bkl": _Population((64, 14), 0.57, {"face": 0.35, "back": 0.25, "lower extremity": 0.2, "trunk": 0.2}),
     "df": _Population((53, 13), 0.55, {"lower extremity": 0.75, "upper extremity": 0.2, "abdomen": 0.05}),
-    "mel": _Population(
-        (61, 15), 0.62, {"back": 0.4, "upper extremity": 0.25, "lower extremity": 0.25, "face": 0.1}
-    ),
+    "mel": _Population((61, 15), 0.62, {"back": 0.4, "upper extremity": 0.25, "lower extremity": 0.25, "face": 0.1}),
     "nv": _Population((46, 15), 0.51, {"lower extremity": 0.3, "back": 0.3, "trunk": 0.25, "abdomen": 0.15}),
-    "vasc": _Population(
-        (51, 21), 0.48, {"trunk": 0.35, "lower extremity": 0.25, "abdomen": 0.25, "back": 0.15}
-    ),
+    "vasc": _Population((51, 21), 0.48, {"trunk": 0.35, "lower extremity": 0.25, "abdomen": 0.25, "back": 0.15}),
 }
 
 
@@ -88,9 +82,7 @@ def plan_lesion(seed: int, number: int) -> Lesion:
         photos=1 + int(rng.choice(len(PHOTO_SHARES), p=PHOTO_SHARES)),
         age="" if rng.random() < 0.01 else f"{age:.1f}",
         sex="unknown" if rng.random() < 0.01 else ("male" if rng.random() < people.male else "female"),
-        site="unknown"
-        if rng.random() < 0.02
-        else str(rng.choice(list(people.sites), p=list(people.sites.values()))),
+        site="unknown" if rng.random() < 0.02 else str(rng.choice(list(people.sites), p=list(people.sites.values()))),
     )
 
 

@@ -40,9 +40,7 @@ def naevus(sheet: Sheet) -> None:
     """Round, even brown, regular network or globules; now and then pale and dermal, blue, or uneven."""
     rng = sheet.rng
     uneven = rng.beta(1.3, 4)
-    sheet.bound(
-        Outline(rng.uniform(0.72, 1), 0.06 + 0.2 * uneven, 0.04 + 0.1 * uneven, rng.uniform(0.08, 0.3))
-    )
+    sheet.bound(Outline(rng.uniform(0.72, 1), 0.06 + 0.2 * uneven, 0.04 + 0.1 * uneven, rng.uniform(0.08, 0.3)))
     kind = rng.choice(["network", "globules", "even", "dermal", "blue"], p=[0.5, 0.2, 0.15, 0.1, 0.05])
     tone = {"dermal": mix(PINK, TAN, rng.random()), "blue": BLUE_GREY}.get(
         kind, mix(mix(TAN, BROWN, 0.5), DARK_BROWN, rng.beta(1.4, 2))
@@ -52,9 +50,7 @@ def naevus(sheet: Sheet) -> None:
     if kind in ("network", "globules", "even"):
         centre = sheet.spot(rng.uniform(0.35, 0.6), offset=0.4 * uneven)
         sheet.stain(DARK_BROWN, sheet.inside * centre * np.float32(rng.uniform(0.0, 0.65)))
-        sheet.stain(
-            DARK_BROWN, sheet.inside * sheet.zone(3, 0.9 - 0.6 * uneven) * np.float32(0.15 + 0.6 * uneven)
-        )
+        sheet.stain(DARK_BROWN, sheet.inside * sheet.zone(3, 0.9 - 0.6 * uneven) * np.float32(0.15 + 0.6 * uneven))
     if kind == "network":
         lines = sheet.network(disorder=0.25 + 0.4 * uneven, scale=rng.uniform(0.9, 1.3))
         sheet.stain(DARK_BROWN, sheet.inside * lines * np.float32(rng.uniform(0.2, 0.5)))
@@ -67,9 +63,7 @@ def melanoma(sheet: Sheet) -> None:
     rng = sheet.rng
     bad = rng.beta(2.2, 1.5)
     sheet.bound(
-        Outline(
-            rng.uniform(0.95 - 0.4 * bad, 1), 0.08 + 0.17 * bad, 0.04 + 0.08 * bad, rng.uniform(0.04, 0.22)
-        )
+        Outline(rng.uniform(0.95 - 0.4 * bad, 1), 0.08 + 0.17 * bad, 0.04 + 0.08 * bad, rng.uniform(0.04, 0.22))
     )
     base = mix(mix(TAN, BROWN, rng.random()), DARK_BROWN, rng.beta(1.2, 1.8))
     sheet.stain(jitter(rng, base, 0.08), sheet.inside * np.float32(rng.uniform(0.7, 0.95)))
@@ -93,18 +87,14 @@ def benign_keratosis(sheet: Sheet) -> None:
     """Stuck-on with a sharp border, milia-like cysts, comedo-like openings, furrows; or a flat lentigo."""
     rng = sheet.rng
     flat = rng.random() < 0.35
-    sheet.bound(
-        Outline(rng.uniform(0.6, 1), rng.uniform(0.05, 0.2), rng.uniform(0.02, 0.08), rng.uniform(0.03, 0.12))
-    )
+    sheet.bound(Outline(rng.uniform(0.6, 1), rng.uniform(0.05, 0.2), rng.uniform(0.02, 0.08), rng.uniform(0.03, 0.12)))
     tones = [TAN, mix(TAN, YELLOW, 0.5), GREY_BROWN, BROWN, DARK_BROWN]
     tone = tones[int(rng.choice(5, p=[0.26, 0.2, 0.26, 0.18, 0.1]))]
     sheet.stain(
         jitter(rng, tone, 0.07),
         sheet.inside * np.float32(rng.uniform(0.45, 0.7) if flat else rng.uniform(0.7, 0.95)),
     )
-    sheet.stain(
-        mix(tone, DARK_BROWN, 0.6), sheet.inside * sheet.zone(5, 0.5) * np.float32(rng.uniform(0.2, 0.6))
-    )
+    sheet.stain(mix(tone, DARK_BROWN, 0.6), sheet.inside * sheet.zone(5, 0.5) * np.float32(rng.uniform(0.2, 0.6)))
     rim = np.exp(-((sheet.depth - np.float32(0.06)) ** 2) / np.float32(0.01))
     sheet.stain(mix(tone, DARK_BROWN, 0.5), sheet.inside * rim * np.float32(rng.uniform(0, 0.45)))
     if flat:
@@ -131,9 +121,7 @@ def benign_keratosis(sheet: Sheet) -> None:
 def basal_cell_carcinoma(sheet: Sheet) -> None:
     """Pink and pearly, arborising vessels, blue-grey ovoid nests, at times an ulcer."""
     rng = sheet.rng
-    sheet.bound(
-        Outline(rng.uniform(0.65, 1), rng.uniform(0.06, 0.2), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.3))
-    )
+    sheet.bound(Outline(rng.uniform(0.65, 1), rng.uniform(0.06, 0.2), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.3)))
     pigmented = rng.beta(1.2, 2)
     sheet.stain(
         jitter(rng, mix(PINK, (0.88, 0.62, 0.62), rng.random())),
@@ -158,9 +146,7 @@ def basal_cell_carcinoma(sheet: Sheet) -> None:
 def actinic_keratosis(sheet: Sheet) -> None:
     """Ill-defined, red net around pale follicles (strawberry), white-yellow scales; some are pigmented."""
     rng = sheet.rng
-    sheet.bound(
-        Outline(rng.uniform(0.6, 1), rng.uniform(0.1, 0.25), rng.uniform(0.08, 0.18), rng.uniform(0.25, 0.5))
-    )
+    sheet.bound(Outline(rng.uniform(0.6, 1), rng.uniform(0.1, 0.25), rng.uniform(0.08, 0.18), rng.uniform(0.25, 0.5)))
     tone = mix((0.92, 0.68, 0.66), RED, rng.beta(1, 2))
     if rng.random() < 0.35:
         tone = mix(tone, BROWN, rng.uniform(0.4, 1))
@@ -186,11 +172,7 @@ def actinic_keratosis(sheet: Sheet) -> None:
 def dermatofibroma(sheet: Sheet) -> None:
     """Central white scar-like patch in a pinkish brown ring with a thin peripheral network."""
     rng = sheet.rng
-    sheet.bound(
-        Outline(
-            rng.uniform(0.75, 1), rng.uniform(0.03, 0.12), rng.uniform(0.02, 0.08), rng.uniform(0.25, 0.5)
-        )
-    )
+    sheet.bound(Outline(rng.uniform(0.75, 1), rng.uniform(0.03, 0.12), rng.uniform(0.02, 0.08), rng.uniform(0.25, 0.5)))
     tone = mix(mix(PINK, TAN, rng.uniform(0.2, 1)), BROWN, rng.beta(1.5, 2))
     sheet.stain(jitter(rng, tone), sheet.inside * np.float32(rng.uniform(0.65, 0.95)))
     ring = sheet.inside * (1 - sheet.spot(rng.uniform(0.35, 0.5)))
@@ -211,9 +193,7 @@ def vascular_lesion(sheet: Sheet) -> None:
     """Sharp red, purple or black lacunae, close together, at times with a whitish veil."""
     rng = sheet.rng
     sheet.bound(
-        Outline(
-            rng.uniform(0.65, 1), rng.uniform(0.05, 0.18), rng.uniform(0.02, 0.06), rng.uniform(0.04, 0.18)
-        )
+        Outline(rng.uniform(0.65, 1), rng.uniform(0.05, 0.18), rng.uniform(0.02, 0.06), rng.uniform(0.04, 0.18))
     )
     tone = mix(
         mix((0.85, 0.36, 0.42), BLOOD, rng.random()),

@@ -137,9 +137,7 @@ class Sheet:
 
     def strokes(self, lines: list[Points], widths: Points) -> Field:
         """``polylines`` with points and widths in lesion radii."""
-        return polylines(
-            self.shape, [self.pixels(line) for line in lines], widths * (self.side / (2 * REACH))
-        )
+        return polylines(self.shape, [self.pixels(line) for line in lines], widths * (self.side / (2 * REACH)))
 
     def pixels(self, points: Points) -> Points:
         """From lesion radii to pixels of the sheet."""

@@ -90,9 +90,7 @@ def _place(
     scale = sheet.side / (2 * REACH) / (float(np.clip(radius, 0.1, 0.47)) * min(size))
     turn, flip = rng.uniform(0, 2 * math.pi), rng.choice([-1.0, 1.0])
     centre = np.array([width, height]) * (0.5 + np.clip(rng.normal(0, 0.05, 2), -0.12, 0.12))
-    matrix = scale * np.array(
-        [[math.cos(turn), math.sin(turn)], [-flip * math.sin(turn), flip * math.cos(turn)]]
-    )
+    matrix = scale * np.array([[math.cos(turn), math.sin(turn)], [-flip * math.sin(turn), flip * math.cos(turn)]])
     shift = sheet.side / 2 - matrix @ centre
     plan = (*matrix[0], shift[0], *matrix[1], shift[1])
     paint = np.empty((height, width, 4), dtype=np.float32)

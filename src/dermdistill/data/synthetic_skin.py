@@ -9,9 +9,7 @@ from dermdistill.data.synthetic_lesion import Colour
 from dermdistill.data.synthetic_texture import Field, dots, fractal_noise, ridges, smooth_noise
 
 # From very fair to brown. Most people in the public sets are fair, and the dermatoscope shows them pink.
-_TONES = np.array(
-    [[0.92, 0.79, 0.78], [0.87, 0.66, 0.67], [0.81, 0.63, 0.59], [0.70, 0.51, 0.45], [0.52, 0.36, 0.30]]
-)
+_TONES = np.array([[0.92, 0.79, 0.78], [0.87, 0.66, 0.67], [0.81, 0.63, 0.59], [0.70, 0.51, 0.45], [0.52, 0.36, 0.30]])
 
 
 def skin_tone(rng: np.random.Generator) -> Colour:
@@ -33,12 +31,8 @@ def skin_field(rng: np.random.Generator, shape: tuple[int, int], tone: Colour) -
     Returns:
         float32 [height, width, 3] about [0, 1].
     """
-    blood = fractal_noise(rng, shape, rng.uniform(3, 7), octaves=4, gain=0.75) * np.float32(
-        rng.uniform(0.01, 0.035)
-    )
-    pigment = fractal_noise(rng, shape, rng.uniform(4, 12), octaves=3, gain=0.8) * np.float32(
-        rng.uniform(0.005, 0.025)
-    )
+    blood = fractal_noise(rng, shape, rng.uniform(3, 7), octaves=4, gain=0.75) * np.float32(rng.uniform(0.01, 0.035))
+    pigment = fractal_noise(rng, shape, rng.uniform(4, 12), octaves=3, gain=0.8) * np.float32(rng.uniform(0.005, 0.025))
     relief = smooth_noise(rng, shape, 45) * np.float32(rng.uniform(0.005, 0.025))
     relief += smooth_noise(rng, shape, 100) * np.float32(rng.uniform(0.003, 0.015))
     relief += ridges(rng, shape, rng.uniform(10, 18)) * np.float32(rng.uniform(-0.02, 0.045))

@@ -130,9 +130,7 @@ def dots(
     return _coverage(drawing)
 
 
-def polylines(
-    shape: tuple[int, int], lines: list[npt.NDArray[np.float64]], widths: npt.NDArray[np.float64]
-) -> Field:
+def polylines(shape: tuple[int, int], lines: list[npt.NDArray[np.float64]], widths: npt.NDArray[np.float64]) -> Field:
     """Lines through points.
 
     Args:
@@ -147,9 +145,7 @@ def polylines(
     pen = ImageDraw.Draw(drawing)
     for line, width in zip(lines, (widths * _SUPERSAMPLING).tolist(), strict=True):
         fill = round(255 * min(1.0, width))
-        pen.line(
-            (line * _SUPERSAMPLING).ravel().tolist(), fill=fill, width=max(1, round(width)), joint="curve"
-        )
+        pen.line((line * _SUPERSAMPLING).ravel().tolist(), fill=fill, width=max(1, round(width)), joint="curve")
     return _coverage(drawing)
 
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 from dermdistill.config import AugmentConfig
 from dermdistill.data.draws import uniforms
@@ -110,9 +110,7 @@ def cutout_boxes(draws: Draws, config: AugmentConfig, size: int) -> npt.NDArray[
     return np.stack([left, top, side], axis=1).astype(np.int64)
 
 
-def mixup_plan(
-    draws: Draws, config: AugmentConfig, partner_rows: Rows
-) -> tuple[Rows, npt.NDArray[np.float32]]:
+def mixup_plan(draws: Draws, config: AugmentConfig, partner_rows: Rows) -> tuple[Rows, npt.NDArray[np.float32]]:
     """Partner (-1: none) and own share of each image: int64 [B] and float32 [B].
 
     The share is the larger side of a Beta(alpha, alpha) draw (Zhang et al., "mixup", ICLR 2018), so an image
@@ -128,7 +126,5 @@ def mixup_plan(
     partners[mixed] = partner_rows[(draws["mixup_partner"][mixed] * len(partner_rows)).astype(np.int64)]
     shares = np.ones(len(mixed), dtype=np.float32)
     # The upper half of a symmetric distribution is its quantile function from one half on.
-    shares[mixed] = special.betaincinv(
-        config.mixup_alpha, config.mixup_alpha, 0.5 + draws["mixup_share"][mixed] / 2
-    )
+    shares[mixed] = special.betaincinv(config.mixup_alpha, config.mixup_alpha, 0.5 + draws["mixup_share"][mixed] / 2)
     return partners, shares

@@ -52,7 +52,5 @@ def _focal_alpha(alpha: float | None, classes: int) -> Tensor | None:
     if alpha is None:
         return None
     if classes != 2:
-        raise ConfigError(
-            f"focal_alpha with {classes} classes", rule="alpha weighs melanoma against the rest"
-        )
+        raise ConfigError(f"focal_alpha with {classes} classes", rule="alpha weighs melanoma against the rest")
     return torch.tensor([1 - alpha, alpha])

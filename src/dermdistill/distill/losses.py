@@ -21,9 +21,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, class_weights: Tensor | No
     return -(weighted * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def logit_adjusted_cross_entropy(
-    logits: Tensor, targets: Tensor, *, log_priors: Tensor, tau: float
-) -> Tensor:
+def logit_adjusted_cross_entropy(logits: Tensor, targets: Tensor, *, log_priors: Tensor, tau: float) -> Tensor:
     """Cross-entropy of ``z + tau * log prior``; nothing is added at inference.
 
     Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (arXiv 2007.07314), equation 10; with tau 1 the

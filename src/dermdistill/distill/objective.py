@@ -53,9 +53,7 @@ class TeacherObjective(nn.Module):
         """Terms of one batch; ``targets`` is [B, K]."""
         terms = {"classification": Term(self.loss(output.logits, targets), 1.0)}
         for depth, logits in zip(self.exit_depths, output.exits, strict=False):
-            terms[f"exit_{depth}"] = Term(
-                self.loss(logits, targets), self.exit_weight / len(self.exit_depths)
-            )
+            terms[f"exit_{depth}"] = Term(self.loss(logits, targets), self.exit_weight / len(self.exit_depths))
         return terms
 
 
@@ -86,9 +84,7 @@ class StudentObjective(nn.Module):
         super().__init__()
         self.loss = loss
         self.config = config
-        self.exits = [
-            (depth, position, teacher_exit_depths.index(depth)) for position, depth in enumerate(exit_depths)
-        ]
+        self.exits = [(depth, position, teacher_exit_depths.index(depth)) for position, depth in enumerate(exit_depths)]
         uses_features = config.alpha > 0 and config.feature_share > 0
         self.projection = nn.Linear(student_width, teacher_width) if uses_features else None
 

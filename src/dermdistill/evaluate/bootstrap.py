@@ -69,9 +69,7 @@ def replicates(measure: Measure, weights: npt.NDArray[np.uint16]) -> dict[str, F
         {name: [S]}.
     """
     rows = max(1, BLOCK_VALUES // weights.shape[1])
-    blocks = [
-        measure(weights[start : start + rows].astype(np.float64)) for start in range(0, len(weights), rows)
-    ]
+    blocks = [measure(weights[start : start + rows].astype(np.float64)) for start in range(0, len(weights), rows)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -95,9 +93,7 @@ def interval(values: Floats, *, level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high), skipped)
 
 
-def differences(
-    first: Mapping[str, Floats], second: Mapping[str, Floats], names: tuple[str, ...]
-) -> dict[str, Floats]:
+def differences(first: Mapping[str, Floats], second: Mapping[str, Floats], names: tuple[str, ...]) -> dict[str, Floats]:
     """``first - second``, replicate by replicate: a paired bootstrap, as both saw the same weights.
 
     Args:

@@ -48,9 +48,7 @@ def _bin_sums(
     return counts @ member, counts @ (member * confidence[:, None]), counts @ (member * outcome[:, None])
 
 
-def ece(
-    outcome: Bools, confidence: Floats, *, bins: int = BINS, weights: npt.ArrayLike | None = None
-) -> Floats:
+def ece(outcome: Bools, confidence: Floats, *, bins: int = BINS, weights: npt.ArrayLike | None = None) -> Floats:
     """Expected calibration error, in [0, 1] (Naeini et al., AAAI 2015; Guo et al., ICML 2017, equation 3).
 
     Args:
@@ -66,9 +64,7 @@ def ece(
     return ratio(np.abs(said - happened).sum(axis=-1), weight.sum(axis=-1))
 
 
-def mce(
-    outcome: Bools, confidence: Floats, *, bins: int = BINS, weights: npt.ArrayLike | None = None
-) -> Floats:
+def mce(outcome: Bools, confidence: Floats, *, bins: int = BINS, weights: npt.ArrayLike | None = None) -> Floats:
     """Maximum calibration error, the largest gap of any bin with images (Guo et al., ICML 2017, equation 5).
 
     Arguments and errors as ``ece``.

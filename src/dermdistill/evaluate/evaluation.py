@@ -66,9 +66,7 @@ def evaluate_predictions(
     test = parts[models[0], "test"]
     counts = {code: int((test["label"] == index).sum()) for index, code in enumerate(class_names(task))}
     # One set of draws for all models, whose rows stand in the same order: differences are paired.
-    weights = bootstrap.lesion_weights(
-        test["lesion_id"], samples=config.bootstrap_samples, seed=config.bootstrap_seed
-    )
+    weights = bootstrap.lesion_weights(test["lesion_id"], samples=config.bootstrap_samples, seed=config.bootstrap_seed)
     results = {}
     for model in models:
         chosen = validation_thresholds(parts[model, "val"])
@@ -98,11 +96,7 @@ def evaluate_predictions(
                 {model: result.scored.thresholds for model, result in results.items()},
                 counts,
             ),
-            *(
-                note
-                for m, result in results.items()
-                for note in notes.skipped_note(m, result.points, result.samples)
-            ),
+            *(note for m, result in results.items() for note in notes.skipped_note(m, result.points, result.samples)),
         ],
     }
 
@@ -126,9 +120,7 @@ def validation_thresholds(validation: pd.DataFrame) -> dict[str, float | None]:
     }
 
 
-def _scored(
-    rows: pd.DataFrame, task: Task, config: EvaluateConfig, thresholds: Mapping[str, float | None]
-) -> Scored:
+def _scored(rows: pd.DataFrame, task: Task, config: EvaluateConfig, thresholds: Mapping[str, float | None]) -> Scored:
     return Scored(
         labels=rows["label"].to_numpy(dtype=np.int64),
         probs=rows[prob_columns(task)].to_numpy(dtype=np.float64),

@@ -30,9 +30,7 @@ def threshold_at_sensitivity(positive: Bools, scores: Floats, target: float) -> 
         raise ConfigError(f"target sensitivity {target}", rule="a target sensitivity lies in (0, 1]")
     check_scores(positive, scores)
     if not positive.any():
-        raise DataError(
-            "no positive image to choose a threshold on", rule="a sensitivity needs positive images"
-        )
+        raise DataError("no positive image to choose a threshold on", rule="a sensitivity needs positive images")
     thresholds, tp, _ = ranked_counts(positive, scores)
     return float(thresholds[np.flatnonzero(tp / tp[-1] >= target)[0]])
 
@@ -57,9 +55,7 @@ def youden(positive: Bools, scores: Floats) -> float:
     return float(thresholds[int(np.argmax(tp * fp[-1] - fp * tp[-1]))])
 
 
-def sensitivity_at(
-    positive: Bools, scores: Floats, threshold: float, weights: npt.ArrayLike | None = None
-) -> Floats:
+def sensitivity_at(positive: Bools, scores: Floats, threshold: float, weights: npt.ArrayLike | None = None) -> Floats:
     """Share of positives with ``score >= threshold``, [...] for weights [..., N]; NaN without positives.
 
     Raises:
@@ -68,9 +64,7 @@ def sensitivity_at(
     return _share(positive, positive & _called(positive, scores, threshold), weights)
 
 
-def specificity_at(
-    positive: Bools, scores: Floats, threshold: float, weights: npt.ArrayLike | None = None
-) -> Floats:
+def specificity_at(positive: Bools, scores: Floats, threshold: float, weights: npt.ArrayLike | None = None) -> Floats:
     """Share of negatives with ``score < threshold``, [...] for weights [..., N]; NaN without negatives.
 
     Raises:

@@ -112,9 +112,7 @@ def validate_predictions(frame: pd.DataFrame, *, task: Task, protocol: str) -> p
         faults += _repeat_faults(frame)
     faults += _part_faults(frame)
     if faults:
-        raise DataError(
-            "predictions cannot be evaluated", faults=faults, next_step="make the predictions again"
-        )
+        raise DataError("predictions cannot be evaluated", faults=faults, next_step="make the predictions again")
     order = frame["model"].map({name: index for index, name in enumerate(MODELS)})
     keyed = frame[[*KEYS, *columns]].assign(_order=order)
     return keyed.sort_values(
@@ -189,9 +187,7 @@ def _part_faults(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _image_list(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return sorted(
-        zip(*(rows[name].astype(str) for name in ("image_id", "lesion_id", "diagnosis")), strict=True)
-    )
+    return sorted(zip(*(rows[name].astype(str) for name in ("image_id", "lesion_id", "diagnosis")), strict=True))
 
 
 def write_predictions(frame: pd.DataFrame, path: Path, *, task: Task, protocol: str) -> None:

@@ -70,9 +70,7 @@ def _captured(layers: Sequence[nn.Module], select: Select) -> Iterator[list[list
 
         return hook
 
-    handles = [
-        layer.register_forward_hook(hook_into(store)) for layer, store in zip(layers, captured, strict=True)
-    ]
+    handles = [layer.register_forward_hook(hook_into(store)) for layer, store in zip(layers, captured, strict=True)]
     try:
         yield captured
     finally:
@@ -182,9 +180,7 @@ def grad_cam(
         for a, g in zip(activations, gradients, strict=True)
     ]
     size = (images.shape[2], images.shape[3])
-    resized = [
-        interpolate(one[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for one in raw
-    ]
+    resized = [interpolate(one[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for one in raw]
     return normalised(torch.stack(resized).mean(dim=0))
 
 

@@ -135,10 +135,7 @@ def _heat_maps(
 
 def _targets(items: Sequence[dict[str, Any]], classes: Sequence[str]) -> npt.NDArray[np.int64]:
     faults = [
-        f"item {index}: lacks {key!r}"
-        for index, item in enumerate(items)
-        for key in ITEM_KEYS
-        if key not in item
+        f"item {index}: lacks {key!r}" for index, item in enumerate(items) for key in ITEM_KEYS if key not in item
     ]
     faults += [
         f"item {index}: predicted {item['predicted']!r}"

@@ -36,7 +36,7 @@ def timm_name(backbone: str) -> str:
     """
     name = BACKBONES.get(backbone, backbone)
     if not timm.is_model(name):
-        close = timm.list_models(f"*{backbone.split('_')[0]}*")[:8]
+        close = timm.list_models(f"*{backbone.split('_', maxsplit=1)[0]}*")[:8]
         raise ConfigError(
             f"unknown backbone {backbone!r}",
             rule=f"one of {', '.join([*BACKBONES, *OWN_BACKBONES])}, or any timm name",

@@ -43,12 +43,13 @@ class Branch(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        speaker: Any = network
+        info = [dict(stage) for stage in speaker.feature_info]
         self.network: Any = network
-        info = [dict(stage) for stage in self.network.feature_info]
         self.indices = depth_indices(info)
         self.last_map = nn.Identity()
         self.widths = [int(info[index]["num_chs"]) for index in self.indices[:-1]]
-        self.widths.append(int(self.network.head_hidden_size))
+        self.widths.append(int(speaker.head_hidden_size))
 
     @property
     def is_transformer(self) -> bool:

@@ -32,16 +32,13 @@ class LayerFusion(nn.Module):
         """Sources, each [B, C_i], to [B, width]."""
         gates = torch.softmax(self.gates, dim=0)
         projected = [
-            gate * projection(source)
-            for gate, projection, source in zip(gates, self.projections, sources, strict=True)
+            gate * projection(source) for gate, projection, source in zip(gates, self.projections, sources, strict=True)
         ]
         return torch.relu(torch.stack(projected).sum(dim=0))
 
 
 def _exit_head(features: int, classes: int, width: int = 128) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(features), nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes)
-    )
+    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
 
 
 class HybridClassifier(nn.Module):
@@ -71,8 +68,7 @@ class HybridClassifier(nn.Module):
         self.exit_depths = tuple(sorted(exits))
         self.weight_records = weight_records
         self.exit_heads = nn.ModuleList(
-            _exit_head(sum(branch.widths[depth] for branch in branches), classes)
-            for depth in self.exit_depths
+            _exit_head(sum(branch.widths[depth] for branch in branches), classes) for depth in self.exit_depths
         )
         sources = [(width, depth) for branch in branches for depth, width in enumerate(branch.widths)]
         self.fusion = (

@@ -23,6 +23,7 @@ OFFLINE: dict[str, tuple[str, str]] = {
 }
 # The packaged weights were trained with TensorFlow's epsilon; timm's own default is 1e-5.
 OFFLINE_BATCH_NORM_EPS = 1e-3
+STATE_DICT = "a state dict: name -> tensor, as .safetensors or from torch.save"
 
 
 def load_backbone(config: BranchConfig, *, size: int) -> tuple[nn.Module, dict[str, str]]:
@@ -101,11 +102,11 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
+        raise WeightsError(f"{path}: cannot be read as weights: {str(error)[:200]}", rule=STATE_DICT) from error
     except Exception as error:  # pickle.UnpicklingError: content that is not plain tensors
-        raise WeightsError(f"{path}: holds more than plain tensors: {error}") from error
+        raise WeightsError(f"{path}: is no file of plain tensors", rule=STATE_DICT) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no plain table of tensors", rule="a state dict: name -> tensor")
+        raise WeightsError(f"{path}: holds no plain table of tensors", rule=STATE_DICT)
     return state
 
 

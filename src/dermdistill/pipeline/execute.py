@@ -13,7 +13,9 @@ from rich.console import Console
 from dermdistill.atomic import write_json, write_text
 from dermdistill.config import Recipe
 from dermdistill.data.catalog import catalog_sha256
-from dermdistill.errors import RunFolderError
+from dermdistill.errors import ConfigError, RunFolderError
+from dermdistill.labels import class_names
+from dermdistill.models.build import build_model
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.stages import STAGES, stage_inputs
 from dermdistill.provenance import code_version, machine, package_versions, sha256_file, sha256_json
@@ -54,7 +56,9 @@ def run_recipe(
     console = console or Console(stderr=True)
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     with RunFolder(out).opened(resume=resume) as run:
-        _keep_recipe(recipe, source, run.path)
+        _keep_recipe(recipe, run.path)
+        if not resume:
+            _try_networks(recipe)
         context = Context(recipe, run, source)
         for name, stage in STAGES.items():
             inputs = stage_inputs(context, name)
@@ -68,7 +72,7 @@ def run_recipe(
         return write_report(run.path)
 
 
-def _keep_recipe(recipe: Recipe, source: Path | None, path: Path) -> None:
+def _keep_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe of a new run; compare it with that of a resumed one."""
     kept = path / RECIPE
     if not kept.is_file():
@@ -77,9 +81,7 @@ def _keep_recipe(recipe: Recipe, source: Path | None, path: Path) -> None:
     try:
         before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunFolderError(
-            f"{kept}: is damaged ({error})", next_step="choose another folder with --out"
-        ) from error
+        raise RunFolderError(f"{kept}: is damaged ({error})", next_step="choose another folder with --out") from error
     changed = _differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     if changed:
         raise RunFolderError(
@@ -87,6 +89,22 @@ def _keep_recipe(recipe: Recipe, source: Path | None, path: Path) -> None:
             rule="--resume goes on with the run as it was started",
             next_step="repeat the same --set options, or choose another folder with --out",
         )
+
+
+def _try_networks(recipe: Recipe) -> None:
+    """Build both networks and show them one image: what cannot work fails now, not after hours."""
+    size, classes = recipe.data.size, len(class_names(recipe.task))
+    for role, settings in (("teacher", recipe.teacher), ("student", recipe.student)):
+        network = build_model(settings.model, classes=classes, size=size, seed=0).eval()
+        try:
+            with torch.inference_mode():
+                network(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"the {role} network cannot take images of {size} x {size} pixels: {error}",
+                rule="data.size fits every branch; a ViT wants a multiple of its patch size",
+                next_step=f"change data.size, or the options in {role}.model.branches",
+            ) from error
 
 
 def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:
@@ -101,9 +119,7 @@ def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:
 
 def _provenance(context: Context, command: str) -> dict[str, Any]:
     """Where the run's figures come from; without any path of this machine."""
-    described = {
-        role: json.loads((context.path / role / DESCRIPTION).read_text()) for role in ("teacher", "student")
-    }
+    described = {role: json.loads((context.path / role / DESCRIPTION).read_text()) for role in ("teacher", "student")}
     catalog = context.catalog
     return {
         "command": command,

@@ -42,10 +42,12 @@ MODEL_FILES = {
 
 def make_catalog(context: Context, inputs: str) -> None:
     """Read the images, or draw synthetic ones first."""
-    source = context.source
-    if source is None:
-        source = write_synthetic(context.path / "synthetic", context.recipe.synthetic)
-    write_catalog(read_catalog(source), context.path / "catalog.parquet")
+    if context.source is None:
+        drawn = read_catalog(write_synthetic(context.path / "synthetic", context.recipe.synthetic))
+        catalog = drawn.assign(source="synthetic")
+    else:
+        catalog = read_catalog(context.source)
+    write_catalog(catalog, context.path / "catalog.parquet")
 
 
 def split_images(context: Context, inputs: str) -> None:
@@ -130,9 +132,7 @@ def evaluate(context: Context, inputs: str) -> None:
     )
     write_predictions(frame, folder / "predictions.parquet", task=recipe.task, protocol=protocol)
     saved = read_predictions(folder / "predictions.parquet", task=recipe.task, protocol=protocol)
-    result = evaluate_predictions(
-        saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate
-    )
+    result = evaluate_predictions(saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate)
     files = {name: _file_facts(context, name) for name in MODELS}
     size = {name: facts["bytes"] for name, facts in files.items()}
     result["files"] = files
@@ -199,9 +199,7 @@ def _network(role: str) -> Callable[[Recipe], Any]:
 
 
 STAGES: dict[str, Stage] = {
-    "catalog": Stage(
-        make_catalog, (), lambda recipe: recipe.synthetic.model_dump(mode="json"), ("catalog.parquet",)
-    ),
+    "catalog": Stage(make_catalog, (), lambda recipe: recipe.synthetic.model_dump(mode="json"), ("catalog.parquet",)),
     "split": Stage(
         split_images,
         ("catalog",),
@@ -232,6 +230,12 @@ STAGES: dict[str, Stage] = {
 }
 
 
+def _listing(folder: Path) -> list[Any]:
+    """Where a folder lies, and name, bytes and time of change of its files: mended data are read again."""
+    files = [(str(path), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [str(folder.resolve()), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in files)]
+
+
 def stage_inputs(context: Context, name: str) -> str:
     """Hash of everything that a stage reads; the stages before it must be done."""
     stage = STAGES[name]
@@ -240,6 +244,6 @@ def stage_inputs(context: Context, name: str) -> str:
         name,
         *stage.reads,
         recipe=stage.settings(context.recipe),
-        source=str(source.resolve()) if source else "",
+        source=_listing(source) if source else "",
         catalog=catalog_sha256(context.catalog) if "catalog" in stage.reads else "",
     )

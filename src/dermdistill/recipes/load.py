@@ -1,5 +1,6 @@
 """Read a recipe by name or file, change keys, and say in plain words what is wrong with it."""
 
+import reprlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from dermdistill.config import Recipe
 from dermdistill.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
+# PyYAML lets a date such as 2024-13-45 end in a ValueError.
+NOT_YAML = (yaml.YAMLError, ValueError)
 
 
 def recipe_names() -> list[str]:
@@ -72,17 +75,15 @@ def _read(name: str) -> dict[str, Any]:
         text = resources.files("dermdistill.recipes").joinpath(f"{name}.yaml").read_text()
     elif Path(name).is_file():
         try:
-            text = Path(name).read_text()
+            text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{name}: cannot be read ({error})") from error
+            raise ConfigError(f"{name}: cannot be read ({error})", rule="a recipe is YAML in UTF-8") from error
     else:
-        raise ConfigError(
-            f"unknown recipe {name!r}", rule=f"one of {', '.join(names)}, or the path of a YAML file"
-        )
+        raise ConfigError(f"unknown recipe {name!r}", rule=f"one of {', '.join(names)}, or the path of a YAML file")
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: is not YAML: {error}") from error
+    except NOT_YAML as error:
+        raise ConfigError(f"{name}: is not YAML: {error}", rule="a YAML table of keys") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{name}: holds no recipe", rule="a YAML table of keys")
     return values
@@ -94,8 +95,10 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}", rule="key=value, such as student.epochs=5")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from error
+    except NOT_YAML as error:
+        raise ConfigError(
+            f"--set {setting!r}: the value is not YAML: {error}", rule="key=value, such as student.epochs=5"
+        ) from error
     target: Any = values
     *parents, last = key.split(".")
     for name in parents:
@@ -105,22 +108,24 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     elif isinstance(target, dict):
         target[last] = value
     else:
-        raise ConfigError(f"--set {setting!r}: {'.'.join(parents)} is a value, not a table")
+        raise ConfigError(
+            f"--set {setting!r}: {'.'.join(parents)} is a value, not a table", rule="keys stand in tables"
+        )
 
 
 def _step(target: Any, name: str, setting: str) -> Any:
     if isinstance(target, list):
         return target[_index(target, name, setting)]
     if not isinstance(target, dict):
-        raise ConfigError(f"--set {setting!r}: nothing lies below {name!r}")
+        raise ConfigError(
+            f"--set {setting!r}: {name!r} is no key here: its parent is a value", rule="keys stand in tables"
+        )
     return target.setdefault(name, {})
 
 
 def _index(target: list[Any], name: str, setting: str) -> int:
     if not name.isdecimal() or int(name) >= len(target):
-        raise ConfigError(
-            f"--set {setting!r}: {name!r} is no place in a list of {len(target)}", rule="0 is the first"
-        )
+        raise ConfigError(f"--set {setting!r}: {name!r} is no place in a list of {len(target)}", rule="0 is the first")
     return int(name)
 
 
@@ -131,7 +136,7 @@ def _fault(item: Any, model: type[BaseModel]) -> str:
         return f"{'.'.join(location)}: unknown key; known here: {', '.join(known)}"
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
-    shown = "" if isinstance(given, dict | BaseModel) else f" (given: {given!r})"
+    shown = "" if isinstance(given, dict | BaseModel) else f" (given: {reprlib.repr(given)})"
     return f"{'.'.join(location) or 'recipe'}: {message}{shown}"
 
 

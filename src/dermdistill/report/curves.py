@@ -51,9 +51,7 @@ def intervals(evaluation: Evaluation) -> str:
                     continue
                 height = row + place * step - 0.3
                 if low is not None and high is not None:
-                    axes.plot(
-                        (low, high), (height, height), color=colour, linewidth=2.4, solid_capstyle="round"
-                    )
+                    axes.plot((low, high), (height, height), color=colour, linewidth=2.4, solid_capstyle="round")
                 axes.plot(value, height, "o", color=colour, markersize=5.5)
         titles = [
             METRIC_TITLES[metric] if group == "diagnosis" else f"Melanoma: {METRIC_TITLES[metric]}"
@@ -167,9 +165,7 @@ def _points(bins: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], labels: Sequence[str]) -> None:
-    bars = axes.barh(
-        range(len(names)), values, height=0.6, color=[model_colour(name, names) for name in names]
-    )
+    bars = axes.barh(range(len(names)), values, height=0.6, color=[model_colour(name, names) for name in names])
     axes.bar_label(bars, labels=list(labels), padding=4)
     axes.set_yticks(range(len(names)), labels=[model_title(name) for name in names])
     axes.set(xlim=(0, 1.3 * max([*values, 1e-9])), ylim=(len(names) - 0.5, -0.5))

@@ -188,9 +188,7 @@ def _plot_terms(axes: Axes, log: Sequence[Mapping[str, Any]], key: str) -> None:
         axes.plot(epochs, values, color=colour, label=name.replace("_", " "), **dots)
 
 
-def _plot_validation(
-    axes: Axes, log: Sequence[Mapping[str, Any]], colour: str, monitor: str, best: int
-) -> None:
+def _plot_validation(axes: Axes, log: Sequence[Mapping[str, Any]], colour: str, monitor: str, best: int) -> None:
     epochs = [entry["epoch"] for entry in log]
     others = [name for name in log[0]["val"] if name not in {"loss", monitor}]
     for name, dashes in zip(others, ((0, (5, 1.6)), (0, (1.4, 1.2)), "-."), strict=False):
@@ -201,9 +199,7 @@ def _plot_validation(
     axes.plot(epochs, watched, color=colour, linewidth=2.2, label=f"{metric_title(monitor)} (watched)")
     if best in epochs:
         axes.axvline(best, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
-        axes.plot(
-            best, watched[epochs.index(best)], "o", color=colour, markersize=7, label=f"best epoch: {best}"
-        )
+        axes.plot(best, watched[epochs.index(best)], "o", color=colour, markersize=7, label=f"best epoch: {best}")
 
 
 def training_curves(role: str, log: Sequence[Mapping[str, Any]], *, monitor: str, best: int) -> str:

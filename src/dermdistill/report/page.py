@@ -71,7 +71,6 @@ def _header(files: RunFiles) -> Context:
         "cards": cards,
         "shipped": shipped,
         "verdict": _verdict(files, shipped),
-        "synthetic": "synthetic" in str((files.provenance.get("data") or {}).get("source", "")).lower(),
         "class_titles": formats.CLASS_TITLES,
     }
 
@@ -100,9 +99,7 @@ def _verdict(files: RunFiles, shipped: str) -> list[str]:
     model, n = evaluation["models"][shipped], evaluation["n"]
     phrase = formats.MODEL_PHRASES.get(shipped, shipped)
     melanoma = formats.estimate(model["melanoma"].get("roc_auc"))
-    macro, balanced = (
-        formats.estimate(model["diagnosis"].get(key)) for key in ("macro_auc", "balanced_accuracy")
-    )
+    macro, balanced = (formats.estimate(model["diagnosis"].get(key)) for key in ("macro_auc", "balanced_accuracy"))
     sentences = [
         f"On {n['images']:,} test images of {n['lesions']:,} lesions the {phrase} reaches macro AUC {macro} "
         f"and balanced accuracy {balanced}; melanoma AUC {melanoma}."
@@ -148,9 +145,7 @@ def _training(files: RunFiles) -> Context:
     for role in ROLES:
         log = files.logs[role]
         best = files.best_epoch(role)
-        svg = (
-            _svg(figures.training_curves(role, log, monitor=files.monitor(role), best=best)) if log else None
-        )
+        svg = _svg(figures.training_curves(role, log, monitor=files.monitor(role), best=best)) if log else None
         facts = (files.provenance.get("training") or {}).get(role) or {}
         trained.append(
             {

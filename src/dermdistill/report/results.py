@@ -49,9 +49,10 @@ def collect_results(run: Path, destination: Path) -> Path:
         OutputError: the destination cannot be written.
     """
     files = read_run(run)
+    data = {**(files.provenance.get("data") or {}), "source": files.source}
     contents = {
         "evaluation.json": _thinned(files.evaluation),
-        "provenance.json": files.provenance,
+        "provenance.json": {**files.provenance, "data": data},
         "split.json": _split(files),
         "training.json": {role: files.logs[role] or [] for role in ROLES},
     }
@@ -97,9 +98,7 @@ def _thinned(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     models = {}
     for name, model in evaluation["models"].items():
         curves = {
-            kind: {axis: _thin(points) for axis, points in curve.items()}
-            if isinstance(curve, dict)
-            else curve
+            kind: {axis: _thin(points) for axis, points in curve.items()} if isinstance(curve, dict) else curve
             for kind, curve in (model.get("curves") or {}).items()
         }
         models[name] = {**model, "curves": curves}
@@ -131,9 +130,7 @@ def results_page(results: Path) -> str:
     }
     levels = {f"{100 * parts[0].get('bootstrap', {}).get('level', 0.95):g}" for parts in loaded.values()}
     sections = [INTRODUCTION.format(level=" or ".join(sorted(levels)) or "95")]
-    sections += [_section(name, *parts) for name, parts in loaded.items()] or [
-        "No results are committed yet.\n"
-    ]
+    sections += [_section(name, *parts) for name, parts in loaded.items()] or ["No results are committed yet.\n"]
     return "\n".join(sections)
 
 
@@ -144,7 +141,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{path}: cannot be read as JSON ({error})",
             rule="a results folder holds evaluation.json, provenance.json and split.json",
-            next_step="collect the run again: dermdistill results collect RUN --out " + str(path.parent),
+            next_step=f"collect the run again: dermdistill results add RUN {path.parent.name}",
         ) from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{path}: holds no object", rule="a results file is a JSON object")
@@ -213,9 +210,7 @@ def _facts(evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[s
         ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items()) or "unknown"),
         ("Data", f"{data.get('source', 'unknown')}, catalog sha256 {data.get('catalog_sha256', 'unknown')}"),
     ]
-    return "".join(f"{line}\n" for line in lines) + "".join(
-        f"- {key}: {_plain(fact)}\n" for key, fact in facts
-    )
+    return "".join(f"{line}\n" for line in lines) + "".join(f"- {key}: {_plain(fact)}\n" for key, fact in facts)
 
 
 def _audited(split: Mapping[str, Any]) -> str:

@@ -38,6 +38,21 @@ class RunFiles:
         return bool(self.evaluation.get("leaky") or self.split.get("leaky"))
 
     @property
+    def synthetic(self) -> bool:
+        """Whether the lesions were drawn: such data lie in HAM10000's layout, their labels say so."""
+        named = "synthetic" in str((self.provenance.get("data") or {}).get("source", "")).lower()
+        drawn = self.catalog is not None and bool((self.catalog["diagnosis_source"] == "synthetic").any())
+        return named or drawn
+
+    @property
+    def source(self) -> str:
+        """The name of the data set; one of drawn lesions never goes by the name of its layout."""
+        name = str((self.provenance.get("data") or {}).get("source") or "data set not named")
+        if self.synthetic and "synthetic" not in name.lower():
+            return f"synthetic lesions ({name} layout)"
+        return name
+
+    @property
     def distils_without_control(self) -> bool:
         """Whether the student learnt from a teacher and no student without one was evaluated beside it."""
         weights = DistillConfig.model_validate((self.recipe.get("student") or {}).get("distill") or {})

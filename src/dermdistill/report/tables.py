@@ -50,9 +50,7 @@ def metric_rows(evaluation: Evaluation, group: str) -> list[Row]:
     """One row a metric of ``diagnosis`` or ``melanoma``, one cell a model in the order of the evaluation."""
     models = list(evaluation["models"].values())
     names = _ordered(list(dict.fromkeys(name for model in models for name in model[group])))
-    return [
-        Row(metric_title(name), tuple(estimate(model[group].get(name)) for model in models)) for name in names
-    ]
+    return [Row(metric_title(name), tuple(estimate(model[group].get(name)) for model in models)) for name in names]
 
 
 def difference_title(name: str) -> str:
@@ -64,22 +62,16 @@ def difference_rows(evaluation: Evaluation) -> list[Row]:
     """One row a metric, one cell a pair of models."""
     pairs = list(evaluation.get("differences", {}).values())
     names = _ordered(list(dict.fromkeys(name for pair in pairs for name in pair)))
-    return [
-        Row(difference_title(name), tuple(difference(pair.get(name)) for pair in pairs)) for name in names
-    ]
+    return [Row(difference_title(name), tuple(difference(pair.get(name)) for pair in pairs)) for name in names]
 
 
 def count_rows(split: Mapping[str, Any], codes: Sequence[str]) -> list[Row]:
     """One row a diagnosis, then images and lesions; one cell a part, then all parts."""
     parts: Mapping[str, Mapping[str, int]] = split["counts"]
     rows = [
-        (code, [by_class.get(code, 0) for by_class in parts.values()], CLASS_TITLES.get(code, ""))
-        for code in codes
+        (code, [by_class.get(code, 0) for by_class in parts.values()], CLASS_TITLES.get(code, "")) for code in codes
     ]
-    rows += [
-        (name.capitalize(), [split[name].get(part, 0) for part in parts], "")
-        for name in ("images", "lesions")
-    ]
+    rows += [(name.capitalize(), [split[name].get(part, 0) for part in parts], "") for name in ("images", "lesions")]
     return [
         Row(title, tuple(Cell(f"{count:,}") for count in [*counts, sum(counts)]), remark)
         for title, counts, remark in rows
@@ -136,9 +128,7 @@ def file_rows(evaluation: Evaluation) -> list[Row]:
     rows = []
     for name, entry in files.items():
         against = [
-            Cell(smaller(entry["bytes"] / files[other]["bytes"]))
-            if other in files and other != name
-            else Cell("-")
+            Cell(smaller(entry["bytes"] / files[other]["bytes"])) if other in files and other != name else Cell("-")
             for other in ("student", "teacher")
         ]
         cells = (Cell(megabytes(entry["bytes"]), f"({entry['bytes']:,} bytes)"), *against, latency(entry))

@@ -16,9 +16,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.state: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in model.state_dict().items()
-        }
+        self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermdistill.atomic import atomic_path
+from dermdistill.atomic import write_bytes
 from dermdistill.errors import RunFolderError
 
 
@@ -70,9 +70,10 @@ def save_checkpoint(path: Path, progress: Progress, parts: dict[str, dict[str, T
         for part, state in parts.items()
         for name, value in state.items()
     }
-    with atomic_path(path) as temporary:
-        # infinity has no JSON form, so the header is Python's superset of it
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
+    # infinity has no JSON form, so the header is Python's superset of it
+    metadata = {"progress": json.dumps(asdict(progress))}
+    # bytes, not `save_file`: that reports a full disk as a damaged file
+    write_bytes(path, save(tensors, metadata=metadata))
 
 
 def load_checkpoint(path: Path, inputs: str) -> tuple[Progress, dict[str, dict[str, Tensor]]]:

@@ -120,20 +120,18 @@ class _Trainer:
         if precision == "auto":
             precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
         self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
-        job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        job.model.to(memory_format=torch.channels_last)
         optimizer = make_optimizer(job.model, job.objective.to(self.fabric.device), job.optim)
         self.network, self.optimizer = self.fabric.setup(job.model, optimizer)
         self.teacher = None
         if job.teacher is not None:
             frozen = job.teacher.eval().requires_grad_(False)
-            self.teacher = self.fabric.setup_module(frozen.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+            self.teacher = self.fabric.setup_module(frozen.to(memory_format=torch.channels_last))
         self.average = WeightAverage(job.model, job.optim.average_decay)
         self.best = {name: value.clone() for name, value in self.average.state.items()}
         self.progress = Progress(inputs=job.inputs)
         on_cpu = self.fabric.device.type == "cpu"
-        self.images: Any = (
-            job.data.images if on_cpu else torch.tensor(job.data.images, device=self.fabric.device)
-        )
+        self.images: Any = job.data.images if on_cpu else torch.tensor(job.data.images, device=self.fabric.device)
         self.check_every = 1 if on_cpu else GPU_STEPS_A_CHECK
         train_labels = job.data.labels[job.data.train_rows]
         self.train_labels = train_labels

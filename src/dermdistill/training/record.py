@@ -1,4 +1,4 @@
-"""The record of an epoch: every loss term's value, weight and gradient norm; what is dead or not finite stops the run."""
+"""The record of an epoch: each loss term's value, weight and gradient norm; a dead or infinite one stops the run."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -68,7 +68,7 @@ class EpochRecord:
             raise NonFiniteLossError(
                 f"{self.role}, epoch {self.epoch + 1}, step {self.steps}: not finite: {', '.join(broken)}",
                 rule="every loss term and gradient is a finite number",
-                next_step=f"lower {self.role}.learning_rate, or use precision 32-true; nothing of this epoch was kept",
+                next_step=f"lower {self.role}.learning_rate, or set precision=32-true; this epoch was not kept",
             )
 
     def check_alive(self) -> None:
@@ -87,7 +87,7 @@ class EpochRecord:
                 raise DeadTermError(
                     f"{self.role}, epoch {self.epoch + 1}: loss term {name!r} is dead: {reason}",
                     rule="a term with a weight changes the model",
-                    next_step=f"set its weight to 0 in the recipe ({self.role}.loss or {self.role}.distill), or mend it",
+                    next_step=f"set its weight to 0 ({self.role}.loss or {self.role}.distill), or mend it",
                 )
 
     def summary(self) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from dermdistill.atomic import atomic_path, write_json
+from dermdistill.atomic import write_bytes, write_json
 from dermdistill.config import ModelConfig, Recipe, StudentConfig, TeacherConfig
 from dermdistill.distill.classification import classification_loss
 from dermdistill.distill.objective import Objective, StudentObjective, TeacherObjective
@@ -85,8 +85,7 @@ def _objective(
 
 def _keep(job: TrainingJob, settings: TeacherConfig, result: TrainingResult) -> dict[str, Any]:
     weights = job.folder / WEIGHTS
-    with atomic_path(weights) as temporary:
-        save_file({name: value.contiguous() for name, value in result.state.items()}, temporary)
+    write_bytes(weights, save({name: value.contiguous() for name, value in result.state.items()}))
     description = {
         "role": job.role,
         "model": settings.model.model_dump(mode="json"),

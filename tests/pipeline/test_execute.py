@@ -1,0 +1,146 @@
+"""A whole small run as a user starts it: its files, and killing it at any moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+SETTINGS = [
+    "threads=1",
+    "synthetic.lesions=70",
+    "synthetic.width=64",
+    "synthetic.height=48",
+    "data.size=32",
+    "teacher.model.branches=[{backbone: small_cnn, options: {widths: [4, 8, 12, 16]}}]",
+    "student.model.branches=[{backbone: small_cnn, options: {widths: [4, 6, 8, 10]}}]",
+    "teacher.epochs=4",
+    "student.epochs=4",
+    "teacher.batch_size=16",
+    "student.batch_size=16",
+    "augment.mixup=0.3",
+    "evaluate.bootstrap_samples=50",
+    "evaluate.latency_repeats=5",
+    "compress.calibration_images=16",
+    "explain.correct=2",
+    "explain.wrong=2",
+]
+WEIGHTS = ("teacher/model.safetensors", "student/model.safetensors")
+KILLS = 10
+
+
+def command(out: Path, *more: str) -> list[str]:
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    main = "from dermdistill.cli import main; main()"
+    return [sys.executable, "-c", main, "run", "quick", "--out", str(out), *settings, *more]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "DERMDISTILL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    out = folder / "run"
+    done = subprocess.run(command(out), env=environment(folder / "cache"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_run_leaves_every_file(unbroken: Path) -> None:
+    wanted = (
+        "recipe.yaml provenance.json catalog.parquet split.csv split.json audit.json teacher/model.safetensors "
+        "teacher/log.jsonl teacher/model.onnx student/model.safetensors student/log.jsonl bundle/manifest.json "
+        "bundle/model.onnx bundle/model.int8.onnx evaluation/predictions.parquet evaluation/evaluation.json "
+        "explanations/explanations.json report.html"
+    )
+    assert [name for name in wanted.split() if not (unbroken / name).is_file()] == []
+    assert not list(unbroken.rglob("*.part*")) and not list(unbroken.rglob("checkpoint*"))
+
+
+def test_evaluation_has_the_promised_form(unbroken: Path) -> None:
+    result = json.loads((unbroken / "evaluation" / "evaluation.json").read_text())
+    assert set(result["models"]) == {"teacher", "student", "student_int8"}
+    diagnosis = ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_auc"]
+    melanoma = ["roc_auc", "pr_auc", "sensitivity", "specificity", "specificity_at_95_sensitivity", "ece"]
+    for model in result["models"].values():
+        for group, names in (("diagnosis", diagnosis), ("melanoma", melanoma)):
+            for name in names:
+                assert set(model[group][name]) == {"value", "low", "high"}
+    for facts in result["files"].values():
+        assert facts["bytes"] > 0 and facts["latency_ms"]["median"] > 0
+
+
+def test_no_image_of_validation_or_test_was_trained_or_calibrated_on(unbroken: Path) -> None:
+    split = pd.read_csv(unbroken / "split.csv")
+    catalog = pd.read_parquet(unbroken / "catalog.parquet")
+    merged = split.merge(catalog, on="image_id")
+    assert merged.groupby("lesion_id")["split"].nunique().max() == 1
+    predictions = pd.read_parquet(unbroken / "evaluation" / "predictions.parquet")
+    for part, rows in predictions.groupby("split"):
+        assert set(rows["image_id"]) == set(split.loc[split["split"] == part, "image_id"])
+
+
+def test_provenance_names_what_a_figure_depends_on(unbroken: Path) -> None:
+    provenance = json.loads((unbroken / "provenance.json").read_text())
+    assert {"code", "machine", "packages", "seed", "recipe", "data", "models", "training"} <= set(provenance)
+    text = (unbroken / "provenance.json").read_text()
+    assert str(unbroken.parent) not in text and str(Path.home()) not in text
+
+
+def test_finished_run_resumes_without_doing_anything_again(unbroken: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("model.*")}
+    done = subprocess.run(
+        command(unbroken, "--resume"),
+        env=environment(unbroken.parent / "cache"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("model.*")} == before
+
+
+@pytest.mark.slow
+def test_killed_ten_times_and_resumed_it_ends_with_the_same_weights(unbroken: Path, tmp_path: Path) -> None:
+    """Kill -9 at random moments, from the first second of work to the last; resume each time."""
+    draw = random.Random(0)
+    env, out, kills = environment(tmp_path / "cache"), tmp_path / "run", 0
+    for _ in range(KILLS):
+        more = ["--resume"] if (out / "run.json").is_file() else []
+        process = subprocess.Popen(
+            command(out, *more), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            process.wait(timeout=start_seconds() + draw.uniform(0.0, 2.5))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors
+    more = ["--resume"] if (out / "run.json").is_file() else []
+    done = subprocess.run(command(out, *more), env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert kills >= KILLS // 2, "the run ended before it could be killed: the test would prove little"
+    for name in WEIGHTS:
+        expected, found = load_file(unbroken / name), load_file(out / name)
+        assert expected.keys() == found.keys()
+        assert all(expected[key].equal(found[key]) for key in expected), name
+    assert not list(out.rglob("*.part*"))
+
+
+def start_seconds(measured: list[float] = []) -> float:  # noqa: B006 (measured once)
+    """How long this machine takes to import what a run needs, so that kills hit work and not imports."""
+    if not measured:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import dermdistill.pipeline.execute"], check=True)
+        measured.append(time.perf_counter() - started)
+    return measured[0]

@@ -1,0 +1,201 @@
+"""The training loop: learns, resumes bit for bit, stops early, stops on what is dead or not finite."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dermdistill.config import AugmentConfig, BranchConfig, DistillConfig, LossConfig, ModelConfig, OptimConfig
+from dermdistill.distill.classification import classification_loss
+from dermdistill.distill.objective import StudentObjective, TeacherObjective
+from dermdistill.errors import DeadTermError, NonFiniteLossError, RunFolderError
+from dermdistill.models.build import build_model
+from dermdistill.models.hybrid import HybridClassifier
+from dermdistill.preprocess import PreprocessSpec
+from dermdistill.training.log import read_log
+from dermdistill.training.loop import TrainingData, TrainingJob, TrainingResult, _Trainer, train
+
+SIZE = 16
+
+
+def make_model(seed: int = 0, dropout: float = 0.2) -> HybridClassifier:
+    branch = BranchConfig(backbone="small_cnn", options={"widths": [4, 6, 8, 10]})
+    config = ModelConfig(branches=(branch,), exits=(1, 2), fusion_width=8, dropout=dropout)
+    return build_model(config, classes=7, size=SIZE, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    """Flat pictures whose grey level tells the class, with noise."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(140) % 7
+    grey = 20 + 32 * labels[:, None, None, None] + generator.integers(-15, 16, (140, SIZE, SIZE, 3))
+    return TrainingData(
+        images=grey.clip(0, 255).astype(np.uint8),
+        labels=labels.astype(np.int64),
+        train_rows=np.arange(105),
+        val_rows=np.arange(105, 140),
+        spec=PreprocessSpec(SIZE),
+        task="diagnosis",
+    )
+
+
+def make_job(data: TrainingData, folder: Path, *, student: bool = False, **optim: object) -> TrainingJob:
+    model, teacher = make_model(0), make_model(1) if student else None
+    loss = LossConfig(logit_adjustment=1.0)
+    function = classification_loss(loss, data.class_counts())
+    torch.manual_seed(3)
+    objective = (
+        StudentObjective(
+            function,
+            DistillConfig(),
+            exit_depths=(1, 2),
+            teacher_exit_depths=(1, 2),
+            student_width=8,
+            teacher_width=8,
+        )
+        if student
+        else TeacherObjective(function, (1, 2), 0.3)
+    )
+    settings = {"epochs": 3, "batch_size": 20, "learning_rate": 0.01, "average_decay": 0.9, **optim}
+    return TrainingJob(
+        role="student" if student else "teacher",
+        model=model,
+        objective=objective,
+        teacher=teacher,
+        data=data,
+        augment=AugmentConfig(mixup=0.5, hue=0.0, brightness=0.0),
+        optim=OptimConfig.model_validate(settings),
+        loss=loss,
+        seed=0,
+        folder=folder,
+        inputs="inputs",
+    )
+
+
+def assert_same(first: TrainingResult, second: TrainingResult) -> None:
+    assert first.state.keys() == second.state.keys()
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    without_time = [
+        [{key: value for key, value in line.items() if key != "seconds"} for line in result.progress.log]
+        for result in (first, second)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_training_learns(data: TrainingData, tmp_path: Path) -> None:
+    result = train(make_job(data, tmp_path, epochs=12))
+    log = read_log(tmp_path / "log.jsonl")
+    assert log == result.progress.log and len(log) == 12
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert result.progress.best_value > 0.9
+
+
+def test_log_has_every_term_with_value_weight_and_gradient(data: TrainingData, tmp_path: Path) -> None:
+    train(make_job(data, tmp_path, student=True, epochs=1))
+    (line,) = read_log(tmp_path / "log.jsonl")
+    assert set(line["terms"]) == {"exit_kd_1", "exit_kd_2", "fused_features", "logits_kd", "classification"}
+    for term in line["terms"].values():
+        assert term["value"] > 0 and term["weight"] > 0 and term["grad_norm"] > 0
+    assert line["loss"] == pytest.approx(sum(t["value"] * t["weight"] for t in line["terms"].values()))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the loop may catch it."""
+
+
+@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("step", [2, 5, 11])
+def test_resumed_training_ends_with_the_same_weights(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: bool, step: int
+) -> None:
+    unbroken = train(make_job(data, tmp_path / "unbroken", student=student))
+    original = _Trainer.step
+
+    def killed(self: _Trainer, *arguments: object) -> None:
+        if self.progress.step == step:
+            raise Killed
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Trainer, "step", killed)
+        with pytest.raises(Killed):
+            train(make_job(data, tmp_path / "broken", student=student))
+    assert_same(unbroken, train(make_job(data, tmp_path / "broken", student=student)))
+
+
+def test_other_seed_gives_other_weights(data: TrainingData, tmp_path: Path) -> None:
+    first = train(make_job(data, tmp_path / "a", epochs=1))
+    second = train(replace(make_job(data, tmp_path / "b", epochs=1), seed=1))
+    assert not torch.equal(first.state["classifier.weight"], second.state["classifier.weight"])
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([0.6, 0.8, 0.7, 0.7, 0.9])
+    states = []
+
+    def validate(self: _Trainer) -> dict[str, float]:
+        states.append({name: value.clone() for name, value in self.average.state.items()})
+        value = next(figures)
+        return {"macro_auc": value, "balanced_accuracy": value, "melanoma_auc": value, "loss": 1.0}
+
+    monkeypatch.setattr(_Trainer, "validate", validate)
+    result = train(make_job(data, tmp_path, epochs=5, patience=2))
+    assert (result.progress.epochs_done, result.progress.best_epoch) == (4, 1)
+    assert all(torch.equal(result.state[name], states[1][name]) for name in result.state)
+
+
+def test_dead_term_stops_the_run_and_is_named(data: TrainingData, tmp_path: Path) -> None:
+    job = make_job(data, tmp_path, student=True, epochs=1)
+    assert job.teacher is not None and isinstance(job.objective, StudentObjective)
+    # the published code's fault: the student is its own target, so the KL is identically zero
+    job = replace(job, teacher=make_model(0, dropout=0.0))
+    job.model.load_state_dict(job.teacher.state_dict())
+    original = StudentObjective.forward
+
+    def forward(self: StudentObjective, output, targets, teacher=None):  # type: ignore[no-untyped-def]
+        return original(self, output, targets, output)
+
+    job.objective.forward = forward.__get__(job.objective)  # type: ignore[method-assign]
+    with pytest.raises(DeadTermError, match="exit_kd_1"):
+        train(job)
+
+
+def test_non_finite_weights_stop_the_run_and_keep_nothing(data: TrainingData, tmp_path: Path) -> None:
+    job = make_job(data, tmp_path, epochs=1)
+    with torch.no_grad():
+        job.model.classifier.bias[0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="classification"):
+        train(job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_of_another_training_is_refused(data: TrainingData, tmp_path: Path) -> None:
+    train(make_job(data, tmp_path, epochs=1))
+    with pytest.raises(RunFolderError, match="other settings"):
+        train(replace(make_job(data, tmp_path, epochs=1), inputs="other"))
+
+
+def test_sampler_balances_what_is_seen(data: TrainingData, tmp_path: Path) -> None:
+    rows = np.concatenate([data.train_rows[data.labels[data.train_rows] == 0], np.arange(1, 7)])
+    skewed = replace(data, train_rows=rows)
+    job = replace(make_job(skewed, tmp_path, epochs=1, batch_size=len(rows)), loss=LossConfig(sampler=True))
+    seen: list[np.ndarray] = []
+    trainer = _Trainer(job)
+    original = trainer.batch
+
+    def batch(rows: np.ndarray, epoch: int):  # type: ignore[no-untyped-def,type-arg]
+        seen.append(data.labels[rows])
+        return original(rows, epoch)
+
+    trainer.batch = batch  # type: ignore[method-assign]
+    from dermdistill.training.progress import TrainingProgress
+
+    with TrainingProgress("teacher", steps=1, done=0, epochs=1, monitor="macro_auc") as bar:
+        trainer.epoch(0, bar)
+    counts = np.bincount(np.concatenate(seen), minlength=7)
+    assert counts[0] < len(rows) / 2  # 15 of 21 images are of class 0
