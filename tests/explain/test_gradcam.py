@@ -318,7 +318,7 @@ def test_every_branch_of_a_hybrid_classifier_has_a_map() -> None:
     config = ModelConfig.model_validate({"branches": branches, "exits": [1], "fusion_width": 16})
     model = build_model(config, classes=7, size=SIZE, seed=0)
     images, classes = _images(), torch.tensor([0, 3, 6])
-    layers = model.cam_layers()
+    layers = model.cam_layers(64)
     assert len(layers) == 2
     for chosen in (layers, *layers):
         maps = grad_cam(model, images, classes, chosen)

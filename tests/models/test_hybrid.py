@@ -95,7 +95,7 @@ def test_cam_layer_outputs_depend_on_the_image_and_move_the_logits(branches: tup
     model = build(*branches).eval()
     kept: list[torch.Tensor] = []
     handles = [
-        layer.register_forward_hook(lambda module, given, output: kept.append(output)) for layer in model.cam_layers()
+        layer.register_forward_hook(lambda module, given, output: kept.append(output)) for layer in model.cam_layers(32)
     ]
     logits = model(images()).logits
     gradients = torch.autograd.grad(logits[:, 0].sum(), kept)

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from dermdistill.errors import ConfigError
 from dermdistill.models.backbones import DEPTHS
 
+# Fewer cells a side than this tell a quadrant, not a place.
+CAM_CELLS = 4
+
 
 class BranchOutput(NamedTuple):
     """Maps [B, C, H, W] and pooled features [B, C'] of the four depths, shallow to deep."""
@@ -35,7 +38,7 @@ class Branch(nn.Module):
     """A headless timm network (or one that speaks its language) read at four depths.
 
     The deepest depth is the network's final map: behind the last activation, where a linear bottleneck such as
-    EfficientNet-Lite's would leave class activation maps blank. ``last_map`` marks it for Grad-CAM.
+    EfficientNet-Lite's can leave class activation maps blank. ``last_map`` marks it for Grad-CAM.
 
     Args:
         network: has ``feature_info``, ``forward_intermediates`` and ``forward_head``.
@@ -47,6 +50,7 @@ class Branch(nn.Module):
         info = [dict(stage) for stage in speaker.feature_info]
         self.network: Any = network
         self.indices = depth_indices(info)
+        self.strides = [int(info[index]["reduction"]) for index in self.indices]
         self.last_map = nn.Identity()
         self.widths = [int(info[index]["num_chs"]) for index in self.indices[:-1]]
         self.widths.append(int(speaker.head_hidden_size))
@@ -56,12 +60,28 @@ class Branch(nn.Module):
         """Whether the final features are tokens [B, N, C] of equal blocks."""
         return hasattr(self.network, "blocks") and hasattr(self.network, "patch_embed")
 
-    def cam_layer(self) -> nn.Module:
-        """The module whose output Grad-CAM reads: the final map, or, in a ViT, the norm before the last attention."""
+    def cam_layer(self, size: int) -> nn.Module:
+        """The module whose output Grad-CAM reads, for square inputs of ``size`` pixels.
+
+        A ViT: the norm before the last attention. A ConvNet: the final map, or, where the input is so small that this
+        has fewer than four cells a side, the deepest stage that has more. There the activation inside the last
+        inverted residual is taken: its output is a linear bottleneck, on which maps can be blank.
+        """
         if self.is_transformer:
             layer: nn.Module = self.network.blocks[-1].norm1
             return layer
+        for depth in reversed(range(DEPTHS - 1)):
+            if size // self.strides[depth + 1] >= CAM_CELLS:
+                break
+            if size // self.strides[depth] >= CAM_CELLS or depth == 0:
+                return self._last_activation(depth)
         return self.last_map
+
+    def _last_activation(self, depth: int) -> nn.Module:
+        stage = self.network.get_submodule(self.network.feature_info[self.indices[depth]]["module"])
+        last = list(stage.children())[-1]
+        activation = getattr(last, "bn2", stage) if hasattr(last, "conv_pwl") else stage
+        return activation if isinstance(activation, nn.Module) else stage
 
     def forward(self, images: Tensor) -> BranchOutput:
         """Images [B, 3, H, W] to the maps and pooled features of the four depths."""

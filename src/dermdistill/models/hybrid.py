@@ -94,9 +94,9 @@ class HybridClassifier(nn.Module):
         logits = self.classifier(self.dropout(fused))
         return Output(logits, exits, tuple(m for output in outputs for m in output.maps), fused)
 
-    def cam_layers(self) -> tuple[nn.Module, ...]:
-        """The module of each branch whose output Grad-CAM reads."""
-        return tuple(branch.cam_layer() for branch in self.branches if isinstance(branch, Branch))
+    def cam_layers(self, size: int) -> tuple[nn.Module, ...]:
+        """The module of each branch whose output Grad-CAM reads, for inputs of ``size`` pixels."""
+        return tuple(branch.cam_layer(size) for branch in self.branches if isinstance(branch, Branch))
 
     def deployed(self) -> "Deployed":
         """The same weights as a module images -> logits, in evaluation mode and without exits."""

@@ -26,7 +26,10 @@ class SmallCNN(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 256)) -> None:
         super().__init__()
         self.stages = nn.ModuleList(_stage(a, b) for a, b in pairwise((3, *widths)))
-        self.feature_info = [{"num_chs": width, "reduction": 2 ** (index + 1)} for index, width in enumerate(widths)]
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** (index + 1), "module": f"stages.{index}"}
+            for index, width in enumerate(widths)
+        ]
         self.num_features = self.head_hidden_size = widths[-1]
 
     def forward_intermediates(self, x: Tensor, indices: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:

@@ -167,7 +167,7 @@ def explain(context: Context, inputs: str) -> None:
     images = context.store.images[context.store.rows([item["image_id"] for item in items])]
     write_explanations(
         model,
-        model.cam_layers(),
+        model.cam_layers(context.spec.size),
         images,
         context.spec,
         items,
