@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax as scipy_softmax
 
+from dermdistill.bundle.predictor import softmax
 from dermdistill.errors import DataError, OutputError
 from dermdistill.evaluate.predictions import (
     MODELS,
     predictions_frame,
     prob_columns,
     read_predictions,
-    softmax,
     validate_predictions,
     write_predictions,
 )

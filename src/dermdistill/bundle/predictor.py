@@ -24,10 +24,14 @@ READABLE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 _ORT_ERROR = 3
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities float32 [N, K] of logits [N, K]; rows sum to 1, no overflow."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Probabilities float32 [N, K] of logits [N, K], computed in float64.
+
+    The only one: a threshold chosen in the evaluation is compared with the very same values here.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    probs: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return probs
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dermdistill.atomic import atomic_path
+from dermdistill.bundle.predictor import softmax
 from dermdistill.errors import DataError
 from dermdistill.labels import CODES, Task, class_names, encode
 
@@ -31,14 +32,6 @@ def prob_columns(task: Task) -> list[str]:
 def allows_repeats(protocol: str) -> bool:
     """Whether a protocol repeats images: one image then has several rows, and may be in both parts."""
     return protocol == "published-oversampled"
-
-
-def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Logits [N, K] to probabilities float32 [N, K], computed in float64."""
-    values = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    probs: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probs
 
 
 def predictions_frame(
