@@ -109,38 +109,38 @@ def test_finished_run_resumes_without_doing_anything_again(unbroken: Path) -> No
     assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("model.*")} == before
 
 
-@pytest.mark.slow
-def test_killed_ten_times_and_resumed_it_ends_with_the_same_weights(unbroken: Path, tmp_path: Path) -> None:
-    """Kill -9 at random moments, from the first second of work to the last; resume each time."""
-    draw = random.Random(0)
-    env, out, kills = environment(tmp_path / "cache"), tmp_path / "run", 0
-    for _ in range(KILLS):
-        more = ["--resume"] if (out / "run.json").is_file() else []
-        process = subprocess.Popen(
-            command(out, *more), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+def kill_at_work(out: Path, env: dict[str, str], delay: float) -> bool:
+    """Start or resume a run and kill it so many seconds after it took up work; False where it was done by then."""
+    record = out / "run.json"
+    before = record.stat().st_mtime_ns if record.is_file() else 0
+    more = ["--resume"] if record.is_file() else []
+    with (out.parent / "errors.txt").open("w") as errors:
+        process = subprocess.Popen(command(out, *more), env=env, stdout=subprocess.DEVNULL, stderr=errors)
+        while process.poll() is None and not (record.is_file() and record.stat().st_mtime_ns != before):
+            time.sleep(0.01)
         try:
-            process.wait(timeout=start_seconds() + draw.uniform(0.0, 2.5))
+            process.wait(timeout=delay)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            kills += 1
-        _, errors = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), errors
-    more = ["--resume"] if (out / "run.json").is_file() else []
-    done = subprocess.run(command(out, *more), env=env, capture_output=True, text=True, check=False)
+            process.wait()
+    assert process.returncode in (0, -signal.SIGKILL), (out.parent / "errors.txt").read_text()
+    return process.returncode != 0
+
+
+@pytest.mark.slow
+def test_killed_ten_times_and_resumed_it_ends_with_the_same_weights(unbroken: Path, tmp_path: Path) -> None:
+    """Kill -9 at ten random moments of the work, spread over all of it; resume each time."""
+    draw = random.Random(0)
+    env, out = environment(tmp_path / "cache"), tmp_path / "run"
+    stages = json.loads((unbroken / "run.json").read_text())["stages"]
+    work = sum(stage["seconds"] for stage in stages.values())
+    kills = sum(kill_at_work(out, env, draw.uniform(0.0, 3 * work / KILLS)) for _ in range(KILLS))
+    assert kills == KILLS, "the run ended before its last kill: the test would prove less than it says"
+    assert not (out / "provenance.json").exists(), "the run was complete before its last kill"
+    done = subprocess.run(command(out, "--resume"), env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert kills >= KILLS // 2, "the run ended before it could be killed: the test would prove little"
     for name in WEIGHTS:
         expected, found = load_file(unbroken / name), load_file(out / name)
         assert expected.keys() == found.keys()
         assert all(expected[key].equal(found[key]) for key in expected), name
     assert not list(out.rglob("*.part*"))
-
-
-def start_seconds(measured: list[float] = []) -> float:  # noqa: B006 (measured once)
-    """How long this machine takes to import what a run needs, so that kills hit work and not imports."""
-    if not measured:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import dermdistill.pipeline.execute"], check=True)
-        measured.append(time.perf_counter() - started)
-    return measured[0]

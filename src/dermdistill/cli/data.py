@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Read, split, audit and explore images.", no_args_is_help=True)
+app = typer.Typer(help="Read, split, audit and explore images.", no_args_is_help=True, rich_markup_mode=None)
 
 Source = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of images with their metadata.")]
 Layout = Annotated[

@@ -19,6 +19,7 @@ app = typer.Typer(
     epilog="Not a medical device. Exit status: 0 fine, 1 an audit found leaks, 2 something to mend.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes twice as long to load as everything else that the help needs
     add_completion=False,
 )
 app.add_typer(data.app, name="data")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Committed result files and docs/results.md.", no_args_is_help=True)
+app = typer.Typer(help="Committed result files and docs/results.md.", no_args_is_help=True, rich_markup_mode=None)
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of committed results.")]
 Page = Annotated[Path, typer.Option("--page", help="The page that is made from them.")]
