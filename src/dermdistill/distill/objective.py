@@ -41,8 +41,6 @@ class TeacherObjective(nn.Module):
         exit_weight: weight of the mean loss of the exits.
     """
 
-    needs_teacher = False
-
     def __init__(self, loss: ClassificationLoss, exit_depths: tuple[int, ...], exit_weight: float) -> None:
         super().__init__()
         self.loss = loss
@@ -68,8 +66,6 @@ class StudentObjective(nn.Module):
         student_width: width of the student's fused features.
         teacher_width: width of the teacher's.
     """
-
-    needs_teacher = True
 
     def __init__(
         self,

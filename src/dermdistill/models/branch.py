@@ -70,18 +70,15 @@ class Branch(nn.Module):
         if self.is_transformer:
             layer: nn.Module = self.network.blocks[-1].norm1
             return layer
-        for depth in reversed(range(DEPTHS - 1)):
-            if size // self.strides[depth + 1] >= CAM_CELLS:
-                break
-            if size // self.strides[depth] >= CAM_CELLS or depth == 0:
-                return self._last_activation(depth)
-        return self.last_map
+        fine = [depth for depth, stride in enumerate(self.strides) if size // stride >= CAM_CELLS]
+        deepest = max(fine, default=0)
+        return self.last_map if deepest == DEPTHS - 1 else self._last_activation(deepest)
 
     def _last_activation(self, depth: int) -> nn.Module:
         stage = self.network.get_submodule(self.network.feature_info[self.indices[depth]]["module"])
-        last = list(stage.children())[-1]
-        activation = getattr(last, "bn2", stage) if hasattr(last, "conv_pwl") else stage
-        return activation if isinstance(activation, nn.Module) else stage
+        last: Any = list(stage.children())[-1]
+        layer: nn.Module = last.bn2 if hasattr(last, "conv_pwl") else stage
+        return layer
 
     def forward(self, images: Tensor) -> BranchOutput:
         """Images [B, 3, H, W] to the maps and pooled features of the four depths."""

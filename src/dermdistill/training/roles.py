@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -43,14 +44,13 @@ def train_role(role: Role, recipe: Recipe, data: TrainingData, *, run: Path, inp
     """
     settings: TeacherConfig = recipe.teacher if role == "teacher" else recipe.student
     classes = len(class_names(data.task))
-    model = build_model(
-        settings.model, classes=classes, size=data.spec.size, seed=2 * recipe.seed + _SEED_OFFSETS[role]
-    )
+    start = 2 * recipe.seed + _SEED_OFFSETS[role]
+    model = build_model(settings.model, classes=classes, size=data.spec.size, seed=start)
     teacher = load_trained(run / "teacher") if role == "student" else None
     job = TrainingJob(
         role=role,
         model=model,
-        objective=_objective(settings, data, model, teacher),
+        objective=build_objective(settings, data, model, teacher, seed=start),
         teacher=teacher,
         data=data,
         augment=recipe.augment,
@@ -64,23 +64,28 @@ def train_role(role: Role, recipe: Recipe, data: TrainingData, *, run: Path, inp
     return _keep(job, settings, result)
 
 
-def _objective(
+def build_objective(
     settings: TeacherConfig,
     data: TrainingData,
     model: HybridClassifier,
     teacher: HybridClassifier | None,
+    *,
+    seed: int,
 ) -> Objective:
+    """What a network learns from; a learned projection starts from the seed, whatever was drawn before."""
     loss = classification_loss(settings.loss, data.class_counts())
     if teacher is None or not isinstance(settings, StudentConfig):
         return TeacherObjective(loss, model.exit_depths, settings.loss.exit_weight)
-    return StudentObjective(
-        loss,
-        settings.distill,
-        exit_depths=model.exit_depths,
-        teacher_exit_depths=teacher.exit_depths,
-        student_width=model.fused_width,
-        teacher_width=teacher.fused_width,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return StudentObjective(
+            loss,
+            settings.distill,
+            exit_depths=model.exit_depths,
+            teacher_exit_depths=teacher.exit_depths,
+            student_width=model.fused_width,
+            teacher_width=teacher.fused_width,
+        )
 
 
 def _keep(job: TrainingJob, settings: TeacherConfig, result: TrainingResult) -> dict[str, Any]:

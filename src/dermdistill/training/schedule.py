@@ -45,8 +45,7 @@ def make_optimizer(model: HybridClassifier, objective: nn.Module, config: OptimC
     return AdamW(settings, fused=True)
 
 
-def set_learning_rate(optimizer: AdamW, factor: float) -> float:
-    """Set each group's rate to its peak times the factor; the highest of them is returned."""
+def set_learning_rate(optimizer: AdamW, factor: float) -> None:
+    """Set each group's rate to its peak times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    return max(float(group["lr"]) for group in optimizer.param_groups)
