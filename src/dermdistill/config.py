@@ -12,6 +12,8 @@ from dermdistill.preprocess import PreprocessSpec, ResizeMode
 
 Protocol = Literal["lesion", "published", "published-oversampled", "given"]
 Artefact = Literal["hair", "ruler", "ink", "corners"]
+TrackerName = Literal["tensorboard", "mlflow"]
+LogitsLoss = Literal["kd", "dkd", "logit_std", "dist", "class_rebalanced"]
 
 
 class Frozen(BaseModel):
@@ -47,9 +49,9 @@ class DataConfig(Frozen):
             raise ValueError("protocol 'given' and split_file go together: set both or neither")
         return self
 
-    def preprocess(self) -> PreprocessSpec:
-        """The preprocessing that these settings mean."""
-        return PreprocessSpec(size=self.size, resize=self.resize)
+    def preprocess(self, size: int | None = None) -> PreprocessSpec:
+        """The preprocessing that these settings mean, or the same for another side of the input, pixels."""
+        return PreprocessSpec(size=size or self.size, resize=self.resize)
 
 
 class AugmentConfig(Frozen):
@@ -112,6 +114,7 @@ class OptimConfig(Frozen):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16-mixed on a GPU, 32-true elsewhere"
     )
+    compile: bool = Field(False, description="torch.compile: for long trainings on a GPU; see docs/distillation.md")
 
 
 class LossConfig(Frozen):
@@ -144,33 +147,86 @@ class LossConfig(Frozen):
         return self
 
 
+class StageDistillConfig(Frozen):
+    """Weights and temperature of one student exit; they replace those that ``alpha`` would give it."""
+
+    depth: int = Field(ge=0, le=3, description="depth of the exit")
+    alpha: float = Field(0.0, ge=0, le=10, description="weight of matching the teacher's fused features")
+    beta: float = Field(0.0, ge=0, le=10, description="weight of the logits of the teacher's exit at this depth")
+    gamma: float = Field(0.0, ge=0, le=10, description="weight of the classification loss of the exit")
+    temperature: float | None = Field(None, gt=0, le=100, description="None: that of the final logits")
+
+
+class OtherTeacherConfig(Frozen):
+    """One more teacher: the one that another run trained."""
+
+    run: str = Field(description="its run folder; it must have kept this run's validation and test lesions unseen")
+    weight: float = Field(1.0, gt=0, le=100)
+
+
 class DistillConfig(Frozen):
     """Student objective: ``alpha * intermediate + beta * logits + gamma * classification``.
 
-    Plain temperature-scaled distillation ``a * T^2 * KL + (1 - a) * classification`` is alpha 0, beta a, gamma 1 - a.
+    Plain temperature-scaled distillation ``a * T^2 * KL + (1 - a) * classification`` is alpha 0, beta a, gamma 1 - a. A
+    student without any teacher is alpha 0, beta 0, gamma 1.
     """
 
     alpha: float = Field(0.3, ge=0, le=10, description="weight of the intermediate terms (exits, features)")
-    beta: float = Field(0.3, ge=0, le=10, description="weight of T^2 KL between final logits")
+    beta: float = Field(0.3, ge=0, le=10, description="weight of the logits loss between final logits")
     gamma: float = Field(0.4, ge=0, le=10, description="weight of the classification loss")
     temperature: float = Field(2.0, gt=0, le=100)
     feature_share: float = Field(0.5, ge=0, le=1, description="share of fused-feature matching in the intermediate")
+    logits_loss: LogitsLoss = Field("kd", description="between the student's logits and a teacher's, also at exits")
+    dkd_beta: float = Field(8.0, gt=0, le=100, description="weight of the non-target part of dkd")
+    rebalance_beta: float = Field(0.999, ge=0, lt=1, description="of class_rebalanced: classes weigh by (1-b)/(1-b^n)")
+    attention: float = Field(0.0, ge=0, le=1e5, description="weight of attention transfer at the exits and the end")
+    relational: float = Field(0.0, ge=0, le=1e3, description="weight of relational distances and angles (1 : 2)")
+    self_distillation: float = Field(0.0, ge=0, le=10, description="weight of exits learning from the own final logits")
+    stages: tuple[StageDistillConfig, ...] = Field((), description="weights and temperature of single exits")
+    balance: Literal["fixed", "gradient_norm"] = Field(
+        "fixed", description="gradient_norm: rescale each epoch so that terms pull in proportion to their weights"
+    )
+    teacher_weight: float = Field(1.0, gt=0, le=100, description="weight of the run's own teacher among several")
+    other_teachers: tuple[OtherTeacherConfig, ...] = ()
+    targets: Literal["live", "stored"] = Field(
+        "live", description="stored: what the teachers say is computed once, kept, and shared between runs"
+    )
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term is computed from a teacher."""
+        own = self.alpha + self.beta + self.attention + self.relational
+        return own > 0 or any(stage.alpha + stage.beta > 0 for stage in self.stages)
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
-        if self.alpha + self.beta + self.gamma == 0:
+        if not self.needs_teacher and self.gamma == 0:
             raise ValueError("alpha, beta and gamma are all 0: nothing would be learnt")
+        depths = [stage.depth for stage in self.stages]
+        if len(set(depths)) != len(depths):
+            raise ValueError(f"stages name depths {depths}: each depth at most once")
+        runs = [other.run for other in self.other_teachers]
+        if len(set(runs)) != len(runs) or "" in runs:
+            raise ValueError(f"other_teachers name the runs {runs}: each a folder, at most once")
+        if self.other_teachers and not self.needs_teacher:
+            raise ValueError("other_teachers are named, but no term learns from a teacher: give one a weight")
         return self
 
 
-class TeacherConfig(OptimConfig):
-    """Teacher network and how it is trained; the keys of ``OptimConfig`` stand beside its own (``teacher.epochs``)."""
+class NetworkConfig(OptimConfig):
+    """A network and how it is trained; the keys of ``OptimConfig`` stand beside its own (``teacher.epochs``)."""
 
     model: ModelConfig
     loss: LossConfig = LossConfig()
 
 
-class StudentConfig(TeacherConfig):
+class TeacherConfig(NetworkConfig):
+    """Teacher network and how it is trained."""
+
+    size: int | None = Field(None, ge=16, le=1024, description="side of its input, pixels; None: that of the student")
+
+
+class StudentConfig(NetworkConfig):
     """Student network, how it is trained and what it learns from the teacher."""
 
     distill: DistillConfig = DistillConfig()
@@ -208,6 +264,8 @@ class Recipe(Frozen):
     task: Task = "diagnosis"
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 is all cores. Weights depend on it")
+    control: bool = Field(True, description="also train the student without a teacher: what distillation is judged by")
+    tracking: tuple[TrackerName, ...] = Field((), description="also log epochs there; extras of the same names")
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -217,17 +275,50 @@ class Recipe(Frozen):
     evaluate: EvaluateConfig = EvaluateConfig()
     explain: ExplainConfig = ExplainConfig()
 
+    @property
+    def has_control(self) -> bool:
+        """Whether a student without a teacher is trained and evaluated beside the distilled one."""
+        return self.control and self.student.distill.needs_teacher
+
     @model_validator(mode="after")
-    def _roles_fit(self) -> Self:
-        missing = sorted(set(self.student.model.exits) - set(self.teacher.model.exits))
-        if self.student.distill.alpha > 0 and self.student.distill.feature_share < 1 and missing:
+    def _exits_fit(self) -> Self:
+        distill, exits = self.student.distill, self.student.model.exits
+        strangers = sorted({stage.depth for stage in distill.stages} - set(exits))
+        if strangers:
+            raise ValueError(f"student.distill.stages name depths {strangers}; the student's exits are {list(exits)}")
+        named = {stage.depth: stage.beta > 0 for stage in distill.stages}
+        derived = distill.alpha > 0 and distill.feature_share < 1
+        taught = {depth for depth in exits if named.get(depth, derived)}
+        missing = sorted(taught - set(self.teacher.model.exits))
+        if missing:
             raise ValueError(
                 f"student exits {missing} have no counterpart in the teacher's {list(self.teacher.model.exits)}: "
                 "give the teacher these exits or set student.distill.alpha=0"
             )
-        if self.student.distill.alpha > 0 and self.student.distill.feature_share < 1 and not self.student.model.exits:
+        if derived and not exits:
             raise ValueError("student.distill.alpha > 0 needs student.model.exits, or feature_share=1")
-        if self.task == "diagnosis":
+        if distill.alpha > 0 and distill.feature_share == 0 and exits and set(exits) <= set(named):
+            raise ValueError(
+                "student.distill.alpha has no term left: stages name every exit and feature_share is 0; set alpha=0"
+            )
+        if distill.relational > 0 and self.student.batch_size < 3:
+            raise ValueError("student.distill.relational needs student.batch_size of 3: an angle has three corners")
+        if distill.self_distillation > 0 and not exits:
+            raise ValueError("student.distill.self_distillation needs student.model.exits")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> Self:
+        name, two = self.student.distill.logits_loss, self.task == "melanoma"
+        if two and name in ("logit_std", "dkd"):
+            what = "the z-scores of two logits are always +-0.71" if name == "logit_std" else "NCKD is exactly 0"
+            raise ValueError(f"student.distill.logits_loss={name} with two classes: {what}; take kd")
+        if name == "dkd" and (self.augment.mixup > 0 or self.student.loss.label_smoothing > 0):
+            raise ValueError(
+                "student.distill.logits_loss=dkd needs one true class an image: "
+                "set augment.mixup=0 and student.loss.label_smoothing=0, or take another logits_loss"
+            )
+        if not two:
             for role, loss in (("teacher", self.teacher.loss), ("student", self.student.loss)):
                 if loss.focal_alpha is not None:
                     raise ValueError(f"{role}.loss.focal_alpha is for the task 'melanoma' only")

@@ -10,6 +10,7 @@ DermdistillError
 ├── TrainingError          training that must not go on
 │   ├── NonFiniteLossError   a loss term is NaN or infinite
 │   └── DeadTermError        a loss term stays zero or moves no weight
+├── TargetsError           stored teacher targets that are stale, foreign or damaged
 ├── ExportError            an exported file that does not do what its source does
 ├── BundleError            a bundle that is incomplete or was changed
 ├── RunFolderError         a run folder that cannot be used as asked
@@ -72,6 +73,10 @@ class NonFiniteLossError(TrainingError):
 
 class DeadTermError(TrainingError):
     """A loss term that stays zero or moves no weight."""
+
+
+class TargetsError(DermdistillError):
+    """Stored teacher targets that are stale, foreign or damaged."""
 
 
 class ExportError(DermdistillError):

@@ -32,8 +32,8 @@ class RunFolder:
         self.stages: dict[str, dict[str, Any]] = {}
 
     @contextmanager
-    def opened(self, *, resume: bool) -> Iterator["RunFolder"]:
-        """Hold the folder for this process.
+    def opened(self, *, resume: bool, wait: bool = False) -> Iterator["RunFolder"]:
+        """Hold the folder for this process; with ``wait``, when another process lets go of it.
 
         A new run that fails before its first stage is done leaves nothing: mended, the same command works.
 
@@ -59,7 +59,7 @@ class RunFolder:
             )
         existed = self.path.is_dir()
         make_folder(self.path)
-        with self._lock():
+        with self._lock(wait=wait):
             self.stages = self._read(record) if record.is_file() else {}
             try:
                 self._write()
@@ -70,7 +70,7 @@ class RunFolder:
                 raise
 
     @contextmanager
-    def _lock(self) -> Iterator[IO[str]]:
+    def _lock(self, *, wait: bool) -> Iterator[IO[str]]:
         try:
             handle = (self.path / LOCK).open("w")
         except OSError as error:
@@ -80,7 +80,7 @@ class RunFolder:
             ) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise RunFolderError(
                     f"{self.path}: another process runs here",

@@ -11,7 +11,7 @@ from sklearn import metrics as oracle
 from dermdistill.config import EvaluateConfig
 from dermdistill.errors import DataError
 from dermdistill.evaluate.evaluation import evaluate_predictions
-from dermdistill.evaluate.predictions import MODELS, predictions_frame, prob_columns
+from dermdistill.evaluate.predictions import CONTROL, MODELS, predictions_frame, prob_columns
 from dermdistill.labels import CODES, class_names, encode
 
 CONFIG = EvaluateConfig(bootstrap_samples=60)
@@ -44,7 +44,8 @@ def table(
         classes = class_names(task)
         truth = np.eye(len(classes))[[encode(code, task) for code in rows["diagnosis"]]]
         frames += [
-            predictions_frame(model, part, rows, rng.normal(size=truth.shape) + 1.5 * truth, task) for model in models
+            predictions_frame(model, part, rows, rng.normal(size=truth.shape) + 1.5 * truth, task, models=models)
+            for model in models
         ]
     return pd.concat(frames, ignore_index=True)
 
@@ -329,3 +330,12 @@ def test_faulty_tables_are_refused(frame):
         evaluate(frame[frame["split"] == "val"])
     with pytest.raises(DataError, match="no row of the part 'val'"):
         evaluate(frame[frame["split"] == "test"])
+
+
+def test_student_without_teacher_is_compared_with_the_distilled_one() -> None:
+    names = (*MODELS, CONTROL)
+    answer = evaluate_predictions(
+        table(models=names), task="diagnosis", protocol="lesion", leaky=False, config=CONFIG, models=names
+    )
+    assert list(answer["models"]) == list(names)
+    assert set(answer["differences"]["student - no_teacher"]) == set(answer["differences"]["student - teacher"])

@@ -16,6 +16,7 @@ from dermdistill.evaluate.predictions import (
     predictions_frame,
     prob_columns,
     read_predictions,
+    single_part_faults,
     validate_predictions,
     write_predictions,
 )
@@ -218,3 +219,39 @@ def test_labels_of_the_melanoma_task_are_checked_against_that_task():
     wrong = frame.assign(label=[CODES.index(code) for code in frame["diagnosis"]])
     with pytest.raises(DataError, match="index in the task 'melanoma'"):
         validate_predictions(wrong, task="melanoma", protocol="lesion")
+
+
+def test_any_model_name_and_one_part_will_do_for_arms(tmp_path: Path):
+    rows = [
+        predictions_frame(name, "test", catalog_rows("test"), np.eye(7)[:5] * 3, "diagnosis", models=None)
+        for name in ("no_teacher", "fused")
+    ]
+    frame = pd.concat(rows, ignore_index=True)
+    options = {"task": "diagnosis", "protocol": "lesion", "models": None, "parts": ("test",)}
+    write_predictions(frame, tmp_path / "p.parquet", **options)
+    assert read_predictions(tmp_path / "p.parquet", **options)["model"].unique().tolist() == ["fused", "no_teacher"]
+    with pytest.raises(DataError, match="model 'fused' is not one of teacher"):
+        validate_predictions(frame, task="diagnosis", protocol="lesion", parts=("test",))
+    with pytest.raises(DataError, match="fused has no row of the part 'val'"):
+        validate_predictions(frame, task="diagnosis", protocol="lesion", models=None)
+    with pytest.raises(DataError, match="model is empty or no text"):
+        validate_predictions(frame.assign(model=" "), **options)
+
+
+def test_named_arms_keep_their_order_and_others_are_refused():
+    frame = table(models=MODELS[:2])
+    swapped = validate_predictions(
+        frame, task="diagnosis", protocol="lesion", models=("student", "teacher"), parts=("val", "test")
+    )
+    assert swapped["model"].unique().tolist() == ["student", "teacher"]
+    with pytest.raises(DataError, match="split 'val' is not one of test"):
+        validate_predictions(frame, task="diagnosis", protocol="lesion", parts=("test",))
+
+
+def test_rows_of_one_model_and_part_are_checked_alone():
+    rows = table(models=("student",))
+    test = rows[rows["split"] == "test"]
+    assert single_part_faults(test, task="diagnosis", part="test") == []
+    assert single_part_faults(pd.concat([test, test]), task="diagnosis", part="test") == []
+    assert "split 'val'" in single_part_faults(rows, task="diagnosis", part="test")[0]
+    assert "label" in single_part_faults(test.assign(label=6), task="diagnosis", part="test")[0]

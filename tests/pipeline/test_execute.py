@@ -68,7 +68,7 @@ def test_run_leaves_every_file(unbroken: Path) -> None:
 
 def test_evaluation_has_the_promised_form(unbroken: Path) -> None:
     result = json.loads((unbroken / "evaluation" / "evaluation.json").read_text())
-    assert set(result["models"]) == {"teacher", "student", "student_int8"}
+    assert set(result["models"]) == {"teacher", "student", "student_int8", "no_teacher"}
     diagnosis = ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_auc"]
     melanoma = ["roc_auc", "pr_auc", "sensitivity", "specificity", "specificity_at_95_sensitivity", "ece"]
     for model in result["models"].values():

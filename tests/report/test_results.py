@@ -222,3 +222,93 @@ def test_incomplete_results_folder_is_named(results: Path) -> None:
     (results / "edge-64" / "split.json").unlink()
     with pytest.raises(RunFolderError, match=re.escape("split.json")):
         results_page(results)
+
+
+CELL = {"value": 0.91, "low": 0.9, "high": 0.92, "spread": 0.003, "per_seed": [0.91, 0.91]}
+GAIN = {"value": 0.012, "low": 0.003, "high": 0.021, "verdict": "helped", "per_seed": [0.012, 0.012]}
+ABLATION: Json = {
+    "task": "diagnosis",
+    "paired": True,
+    "verdicts": ["helped", "hurt"],
+    "n": {"images": 1502, "lesions": 1119, "per_class": {}},
+    "bootstrap": {"samples": 2000, "seed": 0, "unit": "lesion and seed", "level": 0.9},
+    "metrics": ["macro_auc"],
+    "control": "control",
+    "rows": {
+        "control": {"seeds": [0, 1], "metrics": {"macro_auc": CELL}, "differences": {}},
+        "fused": {
+            "seeds": [0, 1],
+            "metrics": {"macro_auc": CELL},
+            "differences": {"control": {"macro_auc": GAIN}},
+            "paired_seeds": {"control": [0, 1]},
+        },
+    },
+    "notes": ["One <note>."],
+    "titles": {"fused": "Layer | fusion"},
+}
+ORIGIN: Json = {
+    "command": "dermdistill ablate fusion --data ../shared/ham10000 --out runs/ablation-64",
+    "code": {"version": "0.1.0", "commit": "abc123", "dirty": True},
+    "machine": {"cpu": "X", "cores": 2},
+    "packages": {},
+    "seeds": [0, 1],
+    "data": {"source": "HAM10000", "catalog_sha256": "d" * 64},
+    "finished": "2026-01-02T03:04:05+00:00",
+}
+
+
+def add_folder(results: Path, name: str, **contents: Json) -> Path:
+    folder = results / name
+    folder.mkdir(parents=True)
+    for file, content in contents.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_page_shows_an_ablation_with_its_origin(tmp_path: Path) -> None:
+    results, page = tmp_path / "results", tmp_path / "docs" / "results.md"
+    folder = add_folder(results, "ablation-64", ablation=ABLATION, provenance=ORIGIN)
+    (folder / "ablation.svg").write_text("<svg/>")
+    text = write_results_page(results, page).read_text()
+    for words in (
+        "## ablation-64\n", "```\ndermdistill ablate fusion", "- Commit: abc123 (with uncommitted changes)",
+        "- Seeds: 0, 1\n", "- Finished: 2026-01-02", "- Data: HAM10000, catalog sha256 dddd", "90% intervals",
+        "![Differences from the control with their intervals](../results/ablation-64/ablation.svg)",
+        "| control | 2 | .910 ± .003 (.900-.920) |", r"| Layer \| fusion | 2 | +.012 (+.003 to +.021) **helped** |",
+        "Macro AUC, helped: Layer \\| fusion +.012 (+.003 to +.021); hurt: none.", "- One &lt;note&gt;.",
+        "- Test part: 1,502 images of 1,119 lesions", "- Bootstrap: 2,000 replicates, drawn by lesion and seed",
+    ):  # fmt: skip
+        assert words in text, words
+    assert results_page_is_current(results, page)
+    assert "](" not in results_page(results)  # no place to link from is known
+
+
+def test_page_shows_leakage_with_neutral_words(tmp_path: Path) -> None:
+    groups = {key: value for key, value in ABLATION.items() if key not in {"n", "titles"}}
+    groups |= {"paired": False, "verdicts": ["higher", "lower"]}
+    parts = {"protocols": groups, "injection": ABLATION, "injection_leakable": ABLATION}
+    add_folder(tmp_path, "leakage-64", leakage={**parts, "titles": {"fused": "With sisters"}}, provenance=ORIGIN)
+    text = results_page(tmp_path)
+    assert text.count("| With sisters | 2 | +.012 (+.003 to +.021) **higher** |") == 3
+    assert "**helped**" not in text and "**Paired injection, on the leakable" in text
+
+
+def test_runs_and_comparisons_stand_in_the_order_of_their_names(results: Path) -> None:
+    add_folder(results, "zzz", ablation=ABLATION, provenance=ORIGIN)
+    add_folder(results, "aaa", ablation=ABLATION, provenance=ORIGIN)
+    text = results_page(results)
+    assert re.findall(r"^## (.*)$", text, re.M) == ["aaa", "edge-64", "zzz"]
+    assert "90 or 95% intervals" in text
+
+
+def test_broken_comparison_folders_are_named(tmp_path: Path) -> None:
+    folder = add_folder(tmp_path, "ablation-64", ablation={"task": "diagnosis"})
+    with pytest.raises(RunFolderError, match=re.escape("provenance.json")) as caught:
+        results_page(tmp_path)
+    assert "ablation.json, provenance.json" in str(caught.value) and "results add" not in str(caught.value)
+    (folder / "provenance.json").write_text(json.dumps(ORIGIN))
+    with pytest.raises(RunFolderError, match=re.escape("ablation-64/ablation.json: lacks paired, verdicts")):
+        results_page(tmp_path)
+    (folder / "ablation.json").rename(folder / "leakage.json")
+    with pytest.raises(RunFolderError, match="lacks protocols, injection, injection_leakable"):
+        results_page(tmp_path)

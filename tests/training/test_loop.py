@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ import torch
 
 from dermdistill.config import AugmentConfig, BranchConfig, DistillConfig, LossConfig, ModelConfig, OptimConfig
 from dermdistill.distill.classification import classification_loss
-from dermdistill.distill.objective import StudentObjective, TeacherObjective
+from dermdistill.distill.objective import StudentObjective, TeacherObjective, TeacherShape
+from dermdistill.distill.signals import signal_plan, signals_of
 from dermdistill.errors import DeadTermError, NonFiniteLossError, RunFolderError
+from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.log import read_log
 from dermdistill.training.loop import TrainingData, TrainingJob, TrainingResult, _Trainer, train
+from dermdistill.training.teachers import LiveTeachers, Teacher, Viewing
 
 SIZE = 16
 
@@ -42,36 +46,54 @@ def data() -> TrainingData:
     )
 
 
-def make_job(data: TrainingData, folder: Path, *, student: bool = False, **optim: object) -> TrainingJob:
-    model, teacher = make_model(0), make_model(1) if student else None
-    loss = LossConfig(logit_adjustment=1.0)
+def make_teacher(data: TrainingData, model: HybridClassifier) -> Teacher:
+    return Teacher(
+        model=model,
+        sha256="teacher",
+        classes=class_names("diagnosis"),
+        images=data.images,
+        images_sha256="images",
+        image_ids=tuple(f"image-{row:03}" for row in range(len(data.images))),
+        spec=data.spec,
+    )
+
+
+def make_job(
+    data: TrainingData, folder: Path, *, student: bool = False, distill: DistillConfig | None = None, **optim: object
+) -> TrainingJob:
+    model, config = make_model(0), distill or DistillConfig()
+    loss, augment = LossConfig(logit_adjustment=1.0), AugmentConfig(mixup=0.5, hue=0.0, brightness=0.0)
     function = classification_loss(loss, data.class_counts())
     torch.manual_seed(3)
     objective = (
         StudentObjective(
             function,
-            DistillConfig(),
+            config,
             exit_depths=(1, 2),
-            teacher_exit_depths=(1, 2),
-            student_width=8,
-            teacher_width=8,
+            exit_widths=model.exit_widths,
+            width=8,
+            teachers=(TeacherShape(1.0, 8),),
+            class_weights=torch.ones(7),
         )
         if student
         else TeacherObjective(function, (1, 2), 0.3)
     )
     settings = {"epochs": 3, "batch_size": 20, "learning_rate": 0.01, "average_decay": 0.9, **optim}
+    viewing = Viewing(augment, 0, data.train_rows)
+    plan = signal_plan(config, (1, 2))
     return TrainingJob(
         role="student" if student else "teacher",
         model=model,
         objective=objective,
-        teacher=teacher,
+        teachers=LiveTeachers([make_teacher(data, make_model(1))], viewing, plan) if student else None,
         data=data,
-        augment=AugmentConfig(mixup=0.5, hue=0.0, brightness=0.0),
+        augment=augment,
         optim=OptimConfig.model_validate(settings),
         loss=loss,
         seed=0,
         folder=folder,
         inputs="inputs",
+        balance=config.balance == "gradient_norm",
     )
 
 
@@ -96,7 +118,8 @@ def test_training_learns(data: TrainingData, tmp_path: Path) -> None:
 def test_log_has_every_term_with_value_weight_and_gradient(data: TrainingData, tmp_path: Path) -> None:
     train(make_job(data, tmp_path, student=True, epochs=1))
     (line,) = read_log(tmp_path / "log.jsonl")
-    assert set(line["terms"]) == {"exit_kd_1", "exit_kd_2", "fused_features", "logits_kd", "classification"}
+    exits = {f"{kind}_{depth}" for kind in ("exit_kd", "exit_features") for depth in (1, 2)}
+    assert set(line["terms"]) == {*exits, "fused_features", "logits_kd", "classification"}
     for term in line["terms"].values():
         assert term["value"] > 0 and term["weight"] > 0 and term["grad_norm"] > 0
     assert line["loss"] == pytest.approx(sum(t["value"] * t["weight"] for t in line["terms"].values()))
@@ -151,18 +174,42 @@ def test_training_stops_early_and_keeps_the_best_epoch(
 
 def test_dead_term_stops_the_run_and_is_named(data: TrainingData, tmp_path: Path) -> None:
     job = make_job(data, tmp_path, student=True, epochs=1)
-    assert job.teacher is not None and isinstance(job.objective, StudentObjective)
+    objective = job.objective
+    assert isinstance(objective, StudentObjective)
     # the published code's fault: the student is its own target, so the KL is identically zero
-    job = replace(job, teacher=make_model(0, dropout=0.0))
-    job.model.load_state_dict(job.teacher.state_dict())
     original = StudentObjective.forward
 
-    def forward(self: StudentObjective, output, targets, teacher=None):  # type: ignore[no-untyped-def]
-        return original(self, output, targets, output)
+    def forward(self: StudentObjective, output, targets, teachers=()):  # type: ignore[no-untyped-def]
+        return original(self, output, targets, [signals_of(output, (1, 2), self.plan)])
 
     job.objective.forward = forward.__get__(job.objective)  # type: ignore[method-assign]
     with pytest.raises(DeadTermError, match="exit_kd_1"):
         train(job)
+
+
+def test_weights_by_gradient_norm_pull_alike_are_logged_and_resume(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DistillConfig(balance="gradient_norm")
+    unbroken = train(make_job(data, tmp_path / "unbroken", student=True, distill=config))
+    wanted = {"exit_kd_1": 0.075, "exit_features_1": 0.05, "logits_kd": 0.3, "classification": 0.4}
+    for line in unbroken.progress.log:
+        terms = line["terms"]
+        pulls = [terms[name]["weight"] / weight * terms[name]["grad_norm"] for name, weight in wanted.items()]
+        assert pulls == pytest.approx([pulls[0]] * len(pulls), rel=1e-3)
+    assert unbroken.progress.log[0]["terms"]["logits_kd"]["weight"] != pytest.approx(0.3)
+    original = _Trainer.epoch
+
+    def killed(self: _Trainer, epoch: int, bar: Any) -> Any:
+        if epoch == 2:
+            raise Killed
+        return original(self, epoch, bar)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Trainer, "epoch", killed)
+        with pytest.raises(Killed):
+            train(make_job(data, tmp_path / "broken", student=True, distill=config))
+    assert_same(unbroken, train(make_job(data, tmp_path / "broken", student=True, distill=config)))
 
 
 def test_non_finite_weights_stop_the_run_and_keep_nothing(data: TrainingData, tmp_path: Path) -> None:

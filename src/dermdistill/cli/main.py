@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import data, recipes, results
+from dermdistill.cli import data, recipes, results, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(results.app, name="results")
+app.command()(studies.ablate)
+app.command()(studies.leakage)
 
 
 class _Shown:

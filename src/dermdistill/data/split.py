@@ -128,16 +128,40 @@ def make_split(catalog: pd.DataFrame, config: DataConfig, same_image: Sequence[t
     """
     protocol = PROTOCOLS[config.protocol]
     lesion_of_image = dict(zip(catalog["image_id"].astype(str), catalog["lesion_id"].astype(str), strict=True))
-    table = _sorted(protocol.assign(catalog, config, unite(lesion_of_image, same_image)))
+    table = protocol.assign(catalog, config, unite(lesion_of_image, same_image))
+    return split_of_table(
+        table,
+        catalog,
+        protocol=config.protocol,
+        seed=config.seed,
+        leaky=protocol.leaky,
+        catalog_hash=catalog_sha256(catalog),
+    )
+
+
+def split_of_table(
+    table: pd.DataFrame, catalog: pd.DataFrame, *, protocol: str, seed: int, leaky: bool, catalog_hash: str
+) -> Split:
+    """A split from images and their parts, in order and with its information.
+
+    Args:
+        table: columns image_id and split, in any order.
+        catalog: image_id, lesion_id and diagnosis of all these images.
+        protocol: name of how they were dealt.
+        seed: of the deal.
+        leaky: whether the protocol makes no promise about lesions.
+        catalog_hash: SHA-256 of the catalog.
+    """
+    ordered = _sorted(table)
     info = {
-        "protocol": config.protocol,
-        "seed": config.seed,
-        "leaky": protocol.leaky,
-        "catalog_sha256": catalog_sha256(catalog),
-        "split_sha256": sha256_bytes(_csv(table).encode()),
-        **_counts(table, catalog),
+        "protocol": protocol,
+        "seed": seed,
+        "leaky": leaky,
+        "catalog_sha256": catalog_hash,
+        "split_sha256": sha256_bytes(_csv(ordered).encode()),
+        **_counts(ordered, catalog),
     }
-    return Split(table, info)
+    return Split(ordered, info)
 
 
 def write_split(split: Split, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""Losses as pure functions of logits [B, K] or features [B, W]; each returns a scalar, the mean over the batch.
+"""Classification losses as pure functions of logits [B, K], and the targets they learn from.
 
-Hard labels come as ``targets`` [B, K], rows of non-negative weights that sum to 1: one-hot, or mixed by mixup.
+Each loss returns a scalar, the mean over the batch. Hard labels come as ``targets`` [B, K], rows of non-negative
+weights that sum to 1: one-hot, or mixed by mixup.
 """
 
 import torch
@@ -54,37 +55,6 @@ def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, alpha: Tensor |
     return -(weighted * rest.pow(gamma) * log_probs).sum(dim=1).mean()
 
 
-def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """``T^2 * KL(softmax(z_t / T) || softmax(z_s / T))``, the mean over images (not over classes).
-
-    Hinton et al., "Distilling the knowledge in a neural network", 2015 (arXiv 1503.02531), section 2. The teacher
-    gets no gradient.
-
-    Args:
-        student_logits: [B, K].
-        teacher_logits: [B, K].
-        temperature: T > 0.
-    """
-    log_student = functional.log_softmax(student_logits / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=1)
-    kl = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
-    return temperature**2 * kl.mean()
-
-
-def feature_matching(projected: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean squared difference from the teacher's features, standardised over their width.
-
-    Romero et al., "FitNets: hints for thin deep nets", ICLR 2015 (arXiv 1412.6550), equation 3; standardising makes
-    the weight of the term independent of the teacher's scale.
-
-    Args:
-        projected: [B, W], the student's features through a learned projection.
-        teacher_features: [B, W]; no gradient.
-    """
-    wanted = functional.layer_norm(teacher_features.detach(), teacher_features.shape[1:])
-    return functional.mse_loss(projected, wanted)
-
-
 def label_targets(labels: Tensor, classes: int, *, smoothing: float = 0.0) -> Tensor:
     """Labels [B] to targets [B, K]: one-hot, of which ``smoothing`` is spread evenly over all classes."""
     one_hot = functional.one_hot(labels, classes).to(torch.float32)
@@ -100,3 +70,8 @@ def mixed_targets(own: Tensor, partner: Tensor, shares: Tensor) -> Tensor:
         shares: [B] in [0, 1].
     """
     return shares[:, None] * own + (1 - shares[:, None]) * partner
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values, widened to float32 where they are float16 or bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

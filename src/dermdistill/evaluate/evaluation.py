@@ -23,11 +23,11 @@ from dermdistill.evaluate.figures import (
     measure,
 )
 from dermdistill.evaluate.metrics import Bools, Floats
-from dermdistill.evaluate.predictions import MODELS, prob_columns, validate_predictions
+from dermdistill.evaluate.predictions import CONTROL, MODELS, prob_columns, validate_predictions
 from dermdistill.labels import MELANOMA, Task, class_names
 
 TARGET_SENSITIVITY = 0.95
-DIFFERENCES = (("student", "teacher"), ("student_int8", "student"))
+DIFFERENCES = (("student", "teacher"), ("student_int8", "student"), ("student", CONTROL))
 COMPARED = {**{name: f"diagnosis.{name}" for name in DIAGNOSIS}, "roc_auc": "melanoma.roc_auc"}
 
 Json = dict[str, Any]
@@ -46,7 +46,13 @@ class _Result:
 
 
 def evaluate_predictions(
-    predictions: pd.DataFrame, *, task: Task, protocol: str, leaky: bool, config: EvaluateConfig
+    predictions: pd.DataFrame,
+    *,
+    task: Task,
+    protocol: str,
+    leaky: bool,
+    config: EvaluateConfig,
+    models: tuple[str, ...] = MODELS,
 ) -> Json:
     """All figures of all models in the table, JSON-able; null, with a note, where the test part defines none.
 
@@ -56,19 +62,20 @@ def evaluate_predictions(
         protocol: how the data were split; ``published-oversampled`` may repeat images.
         leaky: whether that protocol lets a lesion be in two parts; a note then says so.
         config: bootstrap and calibration settings.
+        models: that the table holds, in their order.
 
     Raises:
         DataError: the table is not what it must be, with every fault; see ``validate_predictions``.
     """
-    frame = validate_predictions(predictions, task=task, protocol=protocol)
+    frame = validate_predictions(predictions, task=task, protocol=protocol, models=models)
     parts = {(str(model), str(part)): rows for (model, part), rows in frame.groupby(["model", "split"])}
-    models = [model for model in MODELS if (model, "test") in parts]
-    test = parts[models[0], "test"]
+    present = [model for model in models if (model, "test") in parts]
+    test = parts[present[0], "test"]
     counts = {code: int((test["label"] == index).sum()) for index, code in enumerate(class_names(task))}
     # One set of draws for all models, whose rows stand in the same order: differences are paired.
     weights = bootstrap.lesion_weights(test["lesion_id"], samples=config.bootstrap_samples, seed=config.bootstrap_seed)
     results = {}
-    for model in models:
+    for model in present:
         chosen = validation_thresholds(parts[model, "val"])
         scored = _scored(parts[model, "test"], task, config, chosen)
         samples = bootstrap.replicates(partial(measure, scored), weights)
@@ -90,7 +97,7 @@ def evaluate_predictions(
         },
         "notes": [
             *notes.data_notes(protocol, leaky, len(test), int(test["image_id"].nunique())),
-            *notes.few_cases(counts, int(_scored(parts[models[0], "val"], task, config, {}).melanoma.sum())),
+            *notes.few_cases(counts, int(_scored(parts[present[0], "val"], task, config, {}).melanoma.sum())),
             *notes.null_notes(
                 {model: result.points for model, result in results.items()},
                 {model: result.scored.thresholds for model, result in results.items()},

@@ -67,9 +67,8 @@ class HybridClassifier(nn.Module):
         self.branches = nn.ModuleList(branches)
         self.exit_depths = tuple(sorted(exits))
         self.weight_records = weight_records
-        self.exit_heads = nn.ModuleList(
-            _exit_head(sum(branch.widths[depth] for branch in branches), classes) for depth in self.exit_depths
-        )
+        self.exit_widths = tuple(sum(branch.widths[depth] for branch in branches) for depth in self.exit_depths)
+        self.exit_heads = nn.ModuleList(_exit_head(width, classes) for width in self.exit_widths)
         sources = [(width, depth) for branch in branches for depth, width in enumerate(branch.widths)]
         self.fusion = (
             LayerFusion([width for width, _ in sources], [depth for _, depth in sources], fusion_width)
@@ -83,16 +82,14 @@ class HybridClassifier(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Images float [B, 3, S, S], normalised, to logits, exits, maps and fused features."""
         outputs = [branch(images) for branch in self.branches]
-        exits = tuple(
-            head(torch.cat([output.pooled[depth] for output in outputs], dim=1))
-            for depth, head in zip(self.exit_depths, self.exit_heads, strict=True)
-        )
+        pooled = tuple(torch.cat(depth, dim=1) for depth in zip(*(output.pooled for output in outputs), strict=True))
+        exits = tuple(head(pooled[depth]) for depth, head in zip(self.exit_depths, self.exit_heads, strict=True))
         if self.fusion is None:
             fused = outputs[0].pooled[-1]
         else:
-            fused = self.fusion([pooled for output in outputs for pooled in output.pooled])
+            fused = self.fusion([depth for output in outputs for depth in output.pooled])
         logits = self.classifier(self.dropout(fused))
-        return Output(logits, exits, tuple(m for output in outputs for m in output.maps), fused)
+        return Output(logits, exits, tuple(m for output in outputs for m in output.maps), fused, pooled)
 
     def cam_layers(self, size: int) -> tuple[nn.Module, ...]:
         """The module of each branch whose output Grad-CAM reads, for inputs of ``size`` pixels."""

@@ -13,9 +13,11 @@ class Output(NamedTuple):
         exits: one [B, K] for each configured exit, shallow to deep.
         features: [B, C, H, W], the map of each depth, branch after branch.
         fused: [B, W], what the final classifier reads.
+        pooled: [B, C], of each depth, all branches side by side.
     """
 
     logits: Tensor
     exits: tuple[Tensor, ...]
     features: tuple[Tensor, ...]
     fused: Tensor
+    pooled: tuple[Tensor, ...]

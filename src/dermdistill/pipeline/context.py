@@ -15,7 +15,7 @@ from dermdistill.config import Recipe
 from dermdistill.data.catalog import load_catalog
 from dermdistill.data.split import Split, load_split
 from dermdistill.data.store import ImageStore, open_store
-from dermdistill.labels import encode
+from dermdistill.labels import Task, encode
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_json
 from dermdistill.run import RunFolder
@@ -48,8 +48,13 @@ class Context:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """Preprocessing of the run."""
+        """Preprocessing of the student and of all that comes from it."""
         return self.recipe.data.preprocess()
+
+    @property
+    def teacher_spec(self) -> PreprocessSpec:
+        """Preprocessing of the teacher, which may see more pixels."""
+        return self.recipe.data.preprocess(self.recipe.teacher.size)
 
     def inputs(self, stage: str, *upstream: str, **settings: Any) -> str:
         """Hash of what a stage reads: the outputs of earlier stages, settings, and the package's version."""
@@ -73,24 +78,54 @@ class Context:
         return load_split(self.path)
 
     @cached_property
+    def stores(self) -> "Stores":
+        """Decoded images at any size."""
+        return Stores(self.catalog)
+
+    @property
     def store(self) -> ImageStore:
-        """Decoded images, shared with other runs of the same data and size."""
-        return open_store(self.catalog, self.spec, cache_folder(), verify=True)
+        """Decoded images at the student's size."""
+        return self.stores.at(self.spec)
 
     def rows(self, part: str) -> npt.NDArray[np.int64]:
-        """Rows of the store that are in a part, in the split's order."""
+        """Rows of the store that are in a part, in the split's order; the same at every size."""
         return self.store.rows(self.split.ids(part))
 
-    @cached_property
-    def training_data(self) -> TrainingData:
-        """Images, labels and parts as the training loop takes them."""
-        diagnosis = self.catalog.set_index("image_id")["diagnosis"]
-        labels = [encode(diagnosis[image_id], self.recipe.task) for image_id in self.store.image_ids]
-        return TrainingData(
-            images=self.store.images,
-            labels=np.array(labels, dtype=np.int64),
-            train_rows=self.rows("train"),
-            val_rows=self.rows("val"),
-            spec=self.spec,
-            task=self.recipe.task,
-        )
+    def training_data(self, spec: PreprocessSpec) -> TrainingData:
+        """Images of one size, labels and parts as the training loop takes them."""
+        return training_data(self.catalog, self.split, self.stores.at(spec), spec, self.recipe.task)
+
+
+class Stores:
+    """Decoded images of one catalog at any size, shared with other runs of the same data.
+
+    Args:
+        catalog: whose images.
+    """
+
+    def __init__(self, catalog: pd.DataFrame) -> None:
+        self.catalog = catalog
+        self._opened: dict[tuple[int, str], ImageStore] = {}
+
+    def at(self, spec: PreprocessSpec) -> ImageStore:
+        """The store for a preprocessing; opened, and its bytes checked, once."""
+        key = (spec.size, spec.resize)
+        if key not in self._opened:
+            self._opened[key] = open_store(self.catalog, spec, cache_folder(), verify=True)
+        return self._opened[key]
+
+
+def training_data(
+    catalog: pd.DataFrame, split: Split, store: ImageStore, spec: PreprocessSpec, task: Task
+) -> TrainingData:
+    """Images, labels and parts as the training loop takes them."""
+    diagnosis = catalog.set_index("image_id")["diagnosis"]
+    labels = [encode(diagnosis[image_id], task) for image_id in store.image_ids]
+    return TrainingData(
+        images=store.images,
+        labels=np.array(labels, dtype=np.int64),
+        train_rows=store.rows(split.ids("train")),
+        val_rows=store.rows(split.ids("val")),
+        spec=spec,
+        task=task,
+    )

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dermdistill.atomic import write_json, write_text
 from dermdistill.config import Recipe
 from dermdistill.data.catalog import catalog_sha256
 from dermdistill.errors import ConfigError, RunFolderError
+from dermdistill.evaluate.predictions import CONTROL
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.pipeline.context import Context
@@ -56,23 +58,31 @@ def run_recipe(
     console = console or Console(stderr=True)
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     with RunFolder(out).opened(resume=resume) as run:
-        _keep_recipe(recipe, run.path)
+        keep_recipe(recipe, run.path)
         if not resume:
-            _try_networks(recipe)
+            try_networks(recipe)
         context = Context(recipe, run, source)
-        for name, stage in STAGES.items():
-            inputs = stage_inputs(context, name)
-            if run.is_done(name, inputs):
-                console.print(f"[dim]{name}: done before[/dim]", highlight=False)
-                continue
-            console.print(f"[bold]{name}[/bold]", highlight=False)
-            with run.stage(name, inputs, list(stage.writes)):
-                stage.work(context, inputs)
+        run_stages(context, STAGES, console)
         write_json(run.path / PROVENANCE, _provenance(context, command))
         return write_report(run.path)
 
 
-def _keep_recipe(recipe: Recipe, path: Path) -> None:
+def run_stages(context: Context, names: Iterable[str], console: Console) -> None:
+    """Do the named stages, in the order given, those that are not done already."""
+    for name in names:
+        stage = STAGES[name]
+        if not stage.wanted(context.recipe):
+            continue
+        inputs = stage_inputs(context, name)
+        if context.run.is_done(name, inputs):
+            console.print(f"[dim]{name}: done before[/dim]", highlight=False)
+            continue
+        console.print(f"[bold]{name}[/bold]", highlight=False)
+        with context.run.stage(name, inputs, list(stage.writes)):
+            stage.work(context, inputs)
+
+
+def keep_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe of a new run; compare it with that of a resumed one."""
     kept = path / RECIPE
     if not kept.is_file():
@@ -91,10 +101,11 @@ def _keep_recipe(recipe: Recipe, path: Path) -> None:
         )
 
 
-def _try_networks(recipe: Recipe) -> None:
-    """Build both networks and show them one image: what cannot work fails now, not after hours."""
-    size, classes = recipe.data.size, len(class_names(recipe.task))
-    for role, settings in (("teacher", recipe.teacher), ("student", recipe.student)):
+def try_networks(recipe: Recipe, *, teacher: bool = True) -> None:
+    """Build the networks and show them one image: what cannot work fails now, not after hours."""
+    classes, own = len(class_names(recipe.task)), recipe.data.size
+    roles = (("teacher", recipe.teacher, recipe.teacher.size or own), ("student", recipe.student, own))
+    for role, settings, size in roles if teacher else roles[1:]:
         network = build_model(settings.model, classes=classes, size=size, seed=0).eval()
         try:
             with torch.inference_mode():
@@ -119,7 +130,10 @@ def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:
 
 def _provenance(context: Context, command: str) -> dict[str, Any]:
     """Where the run's figures come from; without any path of this machine."""
-    described = {role: json.loads((context.path / role / DESCRIPTION).read_text()) for role in ("teacher", "student")}
+    folders = {"teacher": "teacher", "student": "student"}
+    if context.recipe.has_control:
+        folders[CONTROL] = f"controls/{CONTROL}"
+    described = {role: json.loads((context.path / name / DESCRIPTION).read_text()) for role, name in folders.items()}
     catalog = context.catalog
     return {
         "command": command,

@@ -17,7 +17,7 @@ from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier
 from dermdistill.compress.onnx_export import export_onnx
 from dermdistill.compress.static_int8 import quantize_int8
-from dermdistill.config import Recipe
+from dermdistill.config import DistillConfig, Recipe
 from dermdistill.data.audit import audit_split
 from dermdistill.data.catalog import catalog_sha256, write_catalog
 from dermdistill.data.copies import exact_copies
@@ -26,10 +26,12 @@ from dermdistill.data.split import make_split, write_split
 from dermdistill.data.synthetic import write_synthetic
 from dermdistill.errors import DataError
 from dermdistill.evaluate.evaluation import evaluate_predictions, validation_thresholds
-from dermdistill.evaluate.predictions import MODELS, predictions_frame, read_predictions, write_predictions
+from dermdistill.evaluate.predictions import CONTROL, MODELS, predictions_frame, read_predictions, write_predictions
 from dermdistill.explain.pictures import choose_items, write_explanations
 from dermdistill.labels import class_names
 from dermdistill.pipeline.context import Context
+from dermdistill.pipeline.teachers import other_teacher_hashes, student_teaching
+from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import code_version, sha256_file
 from dermdistill.training.roles import load_trained, train_role
 
@@ -37,6 +39,7 @@ MODEL_FILES = {
     "teacher": "teacher/model.onnx",
     "student": "bundle/model.onnx",
     "student_int8": "bundle/model.int8.onnx",
+    CONTROL: "controls/no_teacher/model.onnx",
 }
 
 
@@ -71,14 +74,44 @@ def audit(context: Context, inputs: str) -> None:
 
 def train_teacher(context: Context, inputs: str) -> None:
     """Train the teacher and export it."""
-    train_role("teacher", context.recipe, context.training_data, run=context.path, inputs=inputs)
-    model = load_trained(context.path / "teacher")
-    export_onnx(model.deployed(), context.spec, context.path / MODEL_FILES["teacher"])
+    folder = context.path / "teacher"
+    train_role("teacher", context.recipe, context.training_data(context.teacher_spec), folder=folder, inputs=inputs)
+    export_onnx(load_trained(folder).deployed(), context.teacher_spec, context.path / MODEL_FILES["teacher"])
 
 
 def train_student(context: Context, inputs: str) -> None:
     """Distil the student."""
-    train_role("student", context.recipe, context.training_data, run=context.path, inputs=inputs)
+    data = context.training_data(context.spec)
+    source, shapes = student_teaching(context.recipe, context.path / "teacher", context.split, context.stores, data)
+    train_role(
+        "student",
+        context.recipe,
+        data,
+        folder=context.path / "student",
+        inputs=inputs,
+        teachers=source,
+        shapes=shapes,
+    )
+
+
+def train_control(context: Context, inputs: str) -> None:
+    """Train the same deployed network on the labels alone, and export it."""
+    recipe, folder = context.recipe, context.path / "controls" / CONTROL
+    student = recipe.student
+    alone = student.model_copy(
+        update={
+            "distill": DistillConfig(alpha=0.0, beta=0.0, gamma=1.0),
+            "model": student.model.model_copy(update={"exits": ()}),
+        }
+    )
+    recipe = recipe.model_copy(update={"student": alone})
+    train_role("student", recipe, context.training_data(context.spec), folder=folder, inputs=inputs)
+    export_onnx(load_trained(folder).deployed(), context.spec, context.path / MODEL_FILES[CONTROL])
+
+
+def evaluated_models(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the models that a run evaluates."""
+    return (*MODELS, CONTROL) if recipe.has_control else MODELS
 
 
 def make_bundle(context: Context, inputs: str) -> None:
@@ -114,26 +147,35 @@ def _calibration_images(context: Context) -> Any:
     return context.store.images[np.sort(chosen)]
 
 
+def _spec_of(context: Context, name: str) -> PreprocessSpec:
+    return context.teacher_spec if name == "teacher" else context.spec
+
+
 def _predictions(context: Context, name: str, part: str) -> pd.DataFrame:
     """Predictions of an exported model on one part, by ONNX Runtime as a user of the file would get them."""
     ids = context.split.ids(part)
     rows = context.catalog.set_index("image_id", drop=False).loc[ids]
-    model = OnnxClassifier(context.path / MODEL_FILES[name], context.spec)
-    logits = model.logits(context.store.images[context.store.rows(ids)])
-    return predictions_frame(name, part, rows, logits, context.recipe.task)
+    spec = _spec_of(context, name)
+    store = context.stores.at(spec)
+    logits = OnnxClassifier(context.path / MODEL_FILES[name], spec).logits(store.images[store.rows(ids)])
+    return predictions_frame(name, part, rows, logits, context.recipe.task, models=evaluated_models(context.recipe))
 
 
 def evaluate(context: Context, inputs: str) -> None:
-    """All three models on the test part, thresholds from validation; files, sizes and latency beside them."""
+    """All models on the test part, thresholds from validation; files, sizes and latency beside them."""
     recipe, folder = context.recipe, context.path / "evaluation"
     protocol, leaky = context.split.info["protocol"], bool(context.split.info["leaky"])
+    models = evaluated_models(recipe)
     frame = pd.concat(
-        [_predictions(context, name, part) for name in MODELS for part in ("val", "test")], ignore_index=True
+        [_predictions(context, name, part) for name in models for part in ("val", "test")], ignore_index=True
     )
-    write_predictions(frame, folder / "predictions.parquet", task=recipe.task, protocol=protocol)
-    saved = read_predictions(folder / "predictions.parquet", task=recipe.task, protocol=protocol)
-    result = evaluate_predictions(saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate)
-    files = {name: _file_facts(context, name) for name in MODELS}
+    path = folder / "predictions.parquet"
+    write_predictions(frame, path, task=recipe.task, protocol=protocol, models=models)
+    saved = read_predictions(path, task=recipe.task, protocol=protocol, models=models)
+    result = evaluate_predictions(
+        saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate, models=models
+    )
+    files = {name: _file_facts(context, name) for name in models}
     size = {name: facts["bytes"] for name, facts in files.items()}
     result["files"] = files
     result["size_ratios"] = {
@@ -149,7 +191,7 @@ def _file_facts(context: Context, name: str) -> dict[str, Any]:
         "path": MODEL_FILES[name],
         "bytes": path.stat().st_size,
         "sha256": sha256_file(path),
-        "latency_ms": latency_ms(path, context.spec, repeats=context.recipe.evaluate.latency_repeats),
+        "latency_ms": latency_ms(path, _spec_of(context, name), repeats=context.recipe.evaluate.latency_repeats),
     }
 
 
@@ -160,6 +202,7 @@ def explain(context: Context, inputs: str) -> None:
         context.path / "evaluation" / "predictions.parquet",
         task=recipe.task,
         protocol=context.split.info["protocol"],
+        models=evaluated_models(recipe),
     )
     test = saved[(saved["model"] == "student") & (saved["split"] == "test")].drop_duplicates("image_id")
     items = choose_items(test, correct=recipe.explain.correct, wrong=recipe.explain.wrong, seed=recipe.seed)
@@ -185,12 +228,14 @@ class Stage:
         reads: earlier stages whose files it depends on.
         settings: the part of the recipe that it depends on.
         writes: files and folders in the run folder.
+        wanted: whether a recipe has this stage.
     """
 
     work: Callable[[Context, str], None]
     reads: tuple[str, ...]
     settings: Callable[[Recipe], Any]
     writes: tuple[str, ...]
+    wanted: Callable[[Recipe], bool] = lambda recipe: True
 
 
 def _network(role: str) -> Callable[[Recipe], Any]:
@@ -209,6 +254,13 @@ STAGES: dict[str, Stage] = {
     "audit": Stage(audit, ("catalog", "split"), lambda recipe: None, ("audit.json",)),
     "teacher": Stage(train_teacher, ("catalog", "split"), _network("teacher"), ("teacher",)),
     "student": Stage(train_student, ("catalog", "split", "teacher"), _network("student"), ("student",)),
+    "control": Stage(
+        train_control,
+        ("catalog", "split"),
+        _network("student"),
+        ("controls",),
+        wanted=lambda recipe: recipe.has_control,
+    ),
     "bundle": Stage(
         make_bundle,
         ("split", "student"),
@@ -217,7 +269,7 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluation": Stage(
         evaluate,
-        ("split", "teacher", "bundle"),
+        ("split", "teacher", "control", "bundle"),
         lambda recipe: recipe.evaluate.model_dump(mode="json"),
         ("evaluation",),
     ),
@@ -242,8 +294,9 @@ def stage_inputs(context: Context, name: str) -> str:
     source: Path | None = context.source if name == "catalog" else None
     return context.inputs(
         name,
-        *stage.reads,
+        *(earlier for earlier in stage.reads if STAGES[earlier].wanted(context.recipe)),
         recipe=stage.settings(context.recipe),
         source=_listing(source) if source else "",
+        other_teachers=other_teacher_hashes(context.recipe) if name == "student" else [],
         catalog=catalog_sha256(context.catalog) if "catalog" in stage.reads else "",
     )

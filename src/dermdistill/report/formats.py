@@ -8,8 +8,18 @@ from dermdistill.labels import DIAGNOSES, REST
 
 NOT_COMPUTABLE = "not computable"
 TOO_FEW = 10
-MODEL_TITLES = {"teacher": "Teacher", "student": "Student FP32", "student_int8": "Student INT8"}
-MODEL_PHRASES = {"teacher": "teacher", "student": "FP32 student", "student_int8": "INT8 student"}
+MODEL_TITLES = {
+    "teacher": "Teacher",
+    "student": "Student FP32",
+    "student_int8": "Student INT8",
+    "no_teacher": "No teacher",
+}
+MODEL_PHRASES = {
+    "teacher": "teacher",
+    "student": "FP32 student",
+    "student_int8": "INT8 student",
+    "no_teacher": "student without a teacher",
+}
 CLASS_TITLES = {diagnosis.code: diagnosis.name for diagnosis in DIAGNOSES} | {REST: "All other diagnoses"}
 METRIC_TITLES = {
     "accuracy": "Accuracy",

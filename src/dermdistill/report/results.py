@@ -1,6 +1,7 @@
 """Results of runs for the repository: small files without pictures or paths, and the page made of them."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ import yaml
 from dermdistill.atomic import write_json, write_text
 from dermdistill.errors import RunFolderError
 from dermdistill.report import formats, tables
+from dermdistill.report.comparison_page import SECTIONS, interval_levels
+from dermdistill.report.facts import command_block, fact_lines, origin_facts
+from dermdistill.report.markdown import plain, table
 from dermdistill.report.run_files import ROLES, RunFiles, read_run
 
 CURVE_POINTS = 200
@@ -19,6 +23,11 @@ SPLIT_KEYS = (
     "protocol", "seed", "leaky", "catalog_sha256", "split_sha256", "counts", "images", "lesions", "fractions",
 )  # fmt: skip
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])*([^\s/\\'\"]+)")
+# Each kind of result and the files of its folder.
+KINDS = {
+    "evaluation": ("evaluation", "provenance", "split"),
+    **{kind: (kind, "provenance") for kind in SECTIONS},
+}
 PAGE_METRICS = (
     ("diagnosis", "accuracy"),
     ("diagnosis", "balanced_accuracy"),
@@ -106,63 +115,69 @@ def _thinned(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_results_page(results: Path, page: Path) -> Path:
-    """Write the page (Markdown) of all ``results/*/`` folders that hold an ``evaluation.json``.
+    """Write the page (Markdown) of all folders of results: runs, ablations, measurements of leakage.
 
     Raises:
         RunFolderError: a folder is incomplete or unreadable.
         OutputError: the page cannot be written.
     """
-    write_text(page, results_page(results))
+    write_text(page, results_page(results, page))
     return page
 
 
 def results_page_is_current(results: Path, page: Path) -> bool:
     """Whether the page is what ``write_results_page`` would write now."""
-    return page.is_file() and page.read_text(encoding="utf-8") == results_page(results)
+    return page.is_file() and page.read_text(encoding="utf-8") == results_page(results, page)
 
 
-def results_page(results: Path) -> str:
-    """The page as Markdown text, one section a folder in the order of their names."""
-    folders = sorted(path.parent for path in results.glob("*/evaluation.json"))
-    loaded = {
-        folder.name: [_load(folder / f"{name}.json") for name in ("evaluation", "provenance", "split")]
-        for folder in folders
-    }
-    levels = {f"{100 * parts[0].get('bootstrap', {}).get('level', 0.95):g}" for parts in loaded.values()}
-    sections = [INTRODUCTION.format(level=" or ".join(sorted(levels)) or "95")]
-    sections += [_section(name, *parts) for name, parts in loaded.items()] or ["No results are committed yet.\n"]
-    return "\n".join(sections)
+def results_page(results: Path, page: Path | None = None) -> str:
+    """The page as Markdown text, one section a result in the order of the folders' names.
+
+    Args:
+        results: folders with ``evaluation.json``, ``ablation.json`` or ``leakage.json``.
+        page: where the page will stand, so that it can show pictures; by default it shows none.
+    """
+    found = sorted((path.parent.name, path.stem) for path in results.glob("*/*.json") if path.stem in KINDS)
+    levels, sections = set(), []
+    for name, kind in found:
+        content, provenance = (_load(results / name / f"{file}.json", kind) for file in (kind, "provenance"))
+        if kind == "evaluation":
+            levels.add(content.get("bootstrap", {}).get("level", 0.95))
+            sections.append(_section(name, content, provenance, _load(results / name / "split.json", kind)))
+        else:
+            levels |= interval_levels(content)
+            sections.append(SECTIONS[kind](name, content, provenance, _picture(results / name / f"{kind}.svg", page)))
+    shown = " or ".join(f"{100 * level:g}" for level in sorted(levels)) or "95"
+    return "\n".join([INTRODUCTION.format(level=shown), *(sections or ["No results are committed yet.\n"])])
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _picture(path: Path, page: Path | None) -> str | None:
+    """A picture's address relative to the page."""
+    if page is None or not path.is_file():
+        return None
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+def _load(path: Path, kind: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path}: cannot be read as JSON ({error})",
-            rule="a results folder holds evaluation.json, provenance.json and split.json",
-            next_step=f"collect the run again: dermdistill results add RUN {path.parent.name}",
+            rule=f"a results folder holds {', '.join(f'{name}.json' for name in KINDS[kind])}",
+            next_step=f"collect the run again: dermdistill results add RUN {path.parent.name}"
+            if kind == "evaluation"
+            else "copy it from the folder that the command wrote, or run the command again",
         ) from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{path}: holds no object", rule="a results file is a JSON object")
     return content
 
 
-def _plain(value: Any) -> str:
-    """Text that Markdown and HTML take literally, also inside a table."""
-    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([|`*\[\]\\])", r"\\\1", " ".join(text.split()))
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def _section(name: str, evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any]) -> str:
     models: dict[str, dict[str, Any]] = evaluation["models"]
-    parts = [f"## {_plain(name)}\n", _facts(evaluation, provenance, split)]
-    titles = [_plain(formats.model_title(model)) for model in models]
+    parts = [f"## {plain(name)}\n", _facts(evaluation, provenance, split)]
+    titles = [plain(formats.model_title(model)) for model in models]
     rows = [
         [
             _metric_title(group, metric),
@@ -170,7 +185,7 @@ def _section(name: str, evaluation: dict[str, Any], provenance: dict[str, Any], 
         ]
         for group, metric in PAGE_METRICS
     ]
-    parts.append(_table(["", *titles], rows + _file_cells(evaluation, list(models))))
+    parts.append(table(["", *titles], rows + _file_cells(evaluation, list(models))))
     parts.append(_comparison(evaluation))
     return "\n".join(part for part in parts if part)
 
@@ -189,28 +204,20 @@ def _file_cells(evaluation: Mapping[str, Any], models: list[str]) -> list[list[s
 
 def _facts(evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any]) -> str:
     leaky = bool(evaluation.get("leaky") or split.get("leaky"))
-    code, machine, data = (provenance.get(key) or {} for key in ("code", "machine", "data"))
-    commit = f"{code.get('commit', 'unknown')}{' (with uncommitted changes)' if code.get('dirty') else ''}"
     n = evaluation["n"]
-    lines = []
-    if leaky:
-        lines.append(
-            f"> **Leaky protocol `{_plain(evaluation['protocol'])}`:** photos of one lesion may lie in "
-            "training and test, so these figures are inflated and say nothing about new patients.\n"
-        )
-    if provenance.get("command"):
-        lines.append(f"```\n{str(provenance['command']).replace('`', '')}\n```\n")
+    warning = (
+        f"> **Leaky protocol `{plain(evaluation['protocol'])}`:** photos of one lesion may lie in "
+        "training and test, so these figures are inflated and say nothing about new patients.\n\n"
+    )
     facts = [
         ("Task", evaluation["task"]),
         ("Protocol", f"{evaluation['protocol']}{' (leaky)' if leaky else ''}{_audited(split)}"),
         ("Test part", f"{n['images']:,} images of {n['lesions']:,} lesions"),
         ("Epochs run", _epochs(provenance)),
         ("Seed", provenance.get("seed", "unknown")),
-        ("Commit", commit),
-        ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items()) or "unknown"),
-        ("Data", f"{data.get('source', 'unknown')}, catalog sha256 {data.get('catalog_sha256', 'unknown')}"),
+        *origin_facts(provenance),
     ]
-    return "".join(f"{line}\n" for line in lines) + "".join(f"- {key}: {_plain(fact)}\n" for key, fact in facts)
+    return warning * leaky + command_block(provenance) + fact_lines(facts)
 
 
 def _audited(split: Mapping[str, Any]) -> str:
@@ -231,7 +238,7 @@ def _epochs(provenance: Mapping[str, Any]) -> str:
 
 def _comparison(evaluation: Mapping[str, Any]) -> str:
     lines = [
-        f"- Size, {_plain(key)}: ratio {formats.number(ratio)}, {formats.smaller(ratio)}"
+        f"- Size, {plain(key)}: ratio {formats.number(ratio)}, {formats.smaller(ratio)}"
         for key, ratio in (evaluation.get("size_ratios") or {}).items()
         if ratio is not None
     ]

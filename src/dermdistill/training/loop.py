@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from dermdistill.atomic import write_text
 from dermdistill.config import AugmentConfig, LossConfig, OptimConfig
 from dermdistill.data.augment import make_views
+from dermdistill.distill.balance import balance_factors, rescaled
 from dermdistill.distill.losses import label_targets, mixed_targets
-from dermdistill.distill.objective import Objective, total
+from dermdistill.distill.objective import Objective, Terms, total
 from dermdistill.labels import Task, class_names
 from dermdistill.models.hybrid import HybridClassifier
-from dermdistill.models.output import Output
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.averaging import WeightAverage
 from dermdistill.training.checkpoint import (
@@ -38,6 +38,8 @@ from dermdistill.training.order import batches, epoch_order
 from dermdistill.training.progress import TrainingProgress
 from dermdistill.training.record import EpochRecord, gradient_norms
 from dermdistill.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+from dermdistill.training.teachers import SignalSource
+from dermdistill.training.tracking import open_trackers
 from dermdistill.training.validation import predict_logits, validation_figures
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -80,7 +82,7 @@ class TrainingJob:
         role: ``teacher`` or ``student``.
         model: is trained in place.
         objective: gives the loss terms; its own parameters are trained too.
-        teacher: gives the student's targets; None for a teacher.
+        teachers: give the student's targets; None where nothing is learnt from a teacher.
         data: images and labels.
         augment: random views.
         optim: optimizer, schedule, stopping.
@@ -88,12 +90,14 @@ class TrainingJob:
         seed: of order, views and dropout.
         folder: where checkpoint and log are written.
         inputs: hash of all of this, so that a checkpoint resumes only its own training.
+        balance: whether the terms' weights are rescaled each epoch by their gradients.
+        tracking: names of trackers that are told each epoch.
     """
 
     role: Literal["teacher", "student"]
     model: HybridClassifier
     objective: Objective
-    teacher: HybridClassifier | None
+    teachers: SignalSource | None
     data: TrainingData
     augment: AugmentConfig
     optim: OptimConfig
@@ -101,6 +105,8 @@ class TrainingJob:
     seed: int
     folder: Path
     inputs: str
+    balance: bool = False
+    tracking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,10 +129,11 @@ class _Trainer:
         job.model.to(memory_format=torch.channels_last)
         optimizer = make_optimizer(job.model, job.objective.to(self.fabric.device), job.optim)
         self.network, self.optimizer = self.fabric.setup(job.model, optimizer)
-        self.teacher = None
-        if job.teacher is not None:
-            frozen = job.teacher.eval().requires_grad_(False)
-            self.teacher = self.fabric.setup_module(frozen.to(memory_format=torch.channels_last))
+        if job.optim.compile:
+            job.model.compile()
+        if job.teachers is not None:
+            job.teachers.to(self.fabric.device)
+        self.factors: dict[str, float] = {}
         self.average = WeightAverage(job.model, job.optim.average_decay)
         self.best = {name: value.clone() for name, value in self.average.state.items()}
         self.progress = Progress(inputs=job.inputs)
@@ -197,16 +204,18 @@ class _Trainer:
         )
         set_learning_rate(self.optimizer.optimizer, factor)
         images, targets = self.batch(rows, epoch)
-        teacher_output: Output | None = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                teacher_output = self.teacher(images)
-        terms = job.objective(self.network(images), targets, teacher_output)
+        taught = () if job.teachers is None else job.teachers.signals(rows, images, job.data.spec)
+        terms: Terms = job.objective(self.network(images), targets, taught)
+        if record.steps == 0:
+            record.grad_norms = gradient_norms(terms, self.parameters)
+            if job.balance:
+                weights = {name: term.weight for name, term in terms.items()}
+                self.factors = balance_factors(weights, record.grad_norms)
+        if job.balance:
+            terms = rescaled(terms, self.factors)
         record.add(terms, len(rows))
         if record.steps % self.check_every == 0:
             record.check_finite()
-        if record.steps == 1:
-            record.grad_norms = gradient_norms(terms, self.parameters)
         self.fabric.backward(total(terms))
         norm = nn.utils.clip_grad_norm_(self.parameters, job.optim.clip_norm)
         record.add_gradient_norm(norm)
@@ -226,11 +235,13 @@ class _Trainer:
         job.model.load_state_dict(current)
         return validation_figures(logits, job.data.labels[job.data.val_rows], job.data.task)
 
-    def epoch(self, epoch: int, bar: TrainingProgress) -> None:
-        """One epoch, its validation and its checkpoint."""
+    def epoch(self, epoch: int, bar: TrainingProgress) -> dict[str, Any]:
+        """One epoch, its validation and its checkpoint; gives its line of the log."""
         job, started = self.job, time.perf_counter()
         torch.manual_seed(np.random.SeedSequence([job.seed, epoch]).generate_state(1)[0].item())
         self.network.train()
+        if job.teachers is not None:
+            job.teachers.start_epoch(epoch)
         record = EpochRecord(job.role, epoch)
         order = epoch_order(self.train_labels, seed=job.seed, epoch=epoch, balanced=job.loss.sampler)
         for positions in batches(order, job.optim.batch_size):
@@ -258,6 +269,7 @@ class _Trainer:
         self.progress.log.append(line)
         self.save()
         bar.epoch(line)
+        return line
 
     def finished(self) -> bool:
         """All epochs done, or no better figure for too long."""
@@ -281,13 +293,19 @@ def train(job: TrainingJob) -> TrainingResult:
     trainer = _Trainer(job)
     trainer.resume()
     progress = trainer.progress
-    with TrainingProgress(
-        job.role,
-        steps=job.optim.epochs * trainer.steps_an_epoch,
-        done=progress.step,
-        epochs=job.optim.epochs,
-        monitor=job.optim.monitor,
-    ) as bar:
+    with (
+        TrainingProgress(
+            job.role,
+            steps=job.optim.epochs * trainer.steps_an_epoch,
+            done=progress.step,
+            epochs=job.optim.epochs,
+            monitor=job.optim.monitor,
+        ) as bar,
+        open_trackers(job.tracking, job.folder.parent, job.folder.parent.name) as tracker,
+    ):
+        tracker.start({job.role: {"seed": job.seed, **job.optim.model_dump(mode="json")}})
+        for line in progress.log:
+            tracker.epoch(job.role, line)
         while not trainer.finished():
-            trainer.epoch(progress.epochs_done, bar)
+            tracker.epoch(job.role, trainer.epoch(progress.epochs_done, bar))
     return TrainingResult({name: value.cpu() for name, value in trainer.best.items()}, progress)

@@ -14,6 +14,47 @@ from rich.progress import (
 )
 
 
+def _bar(title: str, console: Console) -> Progress:
+    return Progress(
+        TextColumn(f"  {title}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+class StepProgress:
+    """A bar over steps of equal work.
+
+    Args:
+        title: what is done.
+        steps: how many.
+        console: where to; standard error by default.
+    """
+
+    def __init__(self, title: str, *, steps: int, console: Console | None = None) -> None:
+        self.bar = _bar(title, console or Console(stderr=True))
+        self.task = self.bar.add_task(title, total=steps)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def step(self) -> None:
+        """One step is done."""
+        self.bar.advance(self.task)
+
+
 class TrainingProgress:
     """A bar over all steps of a training; without a terminal only the epochs' lines are printed.
 
@@ -33,17 +74,7 @@ class TrainingProgress:
         self.epochs = epochs
         self.monitor = monitor
         self.console = console or Console(stderr=True)
-        self.bar = Progress(
-            TextColumn(f"  {role}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = _bar(role, self.console)
         self.task = self.bar.add_task(role, total=steps, completed=done)
 
     def __enter__(self) -> Self:

@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from dermdistill.atomic import write_bytes, write_json
-from dermdistill.config import ModelConfig, Recipe, StudentConfig, TeacherConfig
+from dermdistill.config import ModelConfig, NetworkConfig, Recipe, StudentConfig
 from dermdistill.distill.classification import classification_loss
-from dermdistill.distill.objective import Objective, StudentObjective, TeacherObjective
+from dermdistill.distill.logits_losses import effective_number_weights
+from dermdistill.distill.objective import Objective, StudentObjective, TeacherObjective, TeacherShape
 from dermdistill.errors import RunFolderError
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
@@ -19,6 +20,7 @@ from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.models.weights import without_weights
 from dermdistill.provenance import code_version, sha256_file
 from dermdistill.training.loop import CHECKPOINT, TrainingData, TrainingJob, TrainingResult, train
+from dermdistill.training.teachers import SignalSource
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -27,54 +29,65 @@ Role = Literal["teacher", "student"]
 _SEED_OFFSETS = {"teacher": 0, "student": 1}
 
 
-def train_role(role: Role, recipe: Recipe, data: TrainingData, *, run: Path, inputs: str) -> dict[str, Any]:
-    """Train one network of a recipe and write ``run/ROLE/model.safetensors``, ``model.json`` and ``log.jsonl``.
-
-    The student's teacher is read from ``run/teacher``.
+def train_role(
+    role: Role,
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    folder: Path,
+    inputs: str,
+    teachers: SignalSource | None = None,
+    shapes: tuple[TeacherShape, ...] = (),
+) -> dict[str, Any]:
+    """Train one network of a recipe and write ``model.safetensors``, ``model.json`` and ``log.jsonl``.
 
     Args:
         role: which network.
         recipe: the whole recipe.
         data: images, labels, parts.
-        run: the run folder.
+        folder: where to.
         inputs: hash of everything that the weights depend on.
+        teachers: what a student learns from, where a term needs it.
+        shapes: of these teachers.
 
     Returns:
         What ``model.json`` holds.
     """
-    settings: TeacherConfig = recipe.teacher if role == "teacher" else recipe.student
+    settings: NetworkConfig = recipe.teacher if role == "teacher" else recipe.student
     classes = len(class_names(data.task))
     start = 2 * recipe.seed + _SEED_OFFSETS[role]
     model = build_model(settings.model, classes=classes, size=data.spec.size, seed=start)
-    teacher = load_trained(run / "teacher") if role == "student" else None
     job = TrainingJob(
         role=role,
         model=model,
-        objective=build_objective(settings, data, model, teacher, seed=start),
-        teacher=teacher,
+        objective=build_objective(settings, data, model, shapes, seed=start),
+        teachers=teachers,
         data=data,
         augment=recipe.augment,
         optim=settings,
         loss=settings.loss,
         seed=recipe.seed,
-        folder=run / role,
+        folder=folder,
         inputs=inputs,
+        balance=isinstance(settings, StudentConfig) and settings.distill.balance == "gradient_norm",
+        tracking=recipe.tracking,
     )
     result = train(job)
     return _keep(job, settings, result)
 
 
 def build_objective(
-    settings: TeacherConfig,
+    settings: NetworkConfig,
     data: TrainingData,
     model: HybridClassifier,
-    teacher: HybridClassifier | None,
+    teachers: tuple[TeacherShape, ...],
     *,
     seed: int,
 ) -> Objective:
-    """What a network learns from; a learned projection starts from the seed, whatever was drawn before."""
-    loss = classification_loss(settings.loss, data.class_counts())
-    if teacher is None or not isinstance(settings, StudentConfig):
+    """What a network learns from; learned projections start from the seed, whatever was drawn before."""
+    counts = data.class_counts()
+    loss = classification_loss(settings.loss, counts)
+    if not isinstance(settings, StudentConfig):
         return TeacherObjective(loss, model.exit_depths, settings.loss.exit_weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -82,13 +95,14 @@ def build_objective(
             loss,
             settings.distill,
             exit_depths=model.exit_depths,
-            teacher_exit_depths=teacher.exit_depths,
-            student_width=model.fused_width,
-            teacher_width=teacher.fused_width,
+            exit_widths=model.exit_widths,
+            width=model.fused_width,
+            teachers=teachers,
+            class_weights=effective_number_weights(counts, settings.distill.rebalance_beta),
         )
 
 
-def _keep(job: TrainingJob, settings: TeacherConfig, result: TrainingResult) -> dict[str, Any]:
+def _keep(job: TrainingJob, settings: NetworkConfig, result: TrainingResult) -> dict[str, Any]:
     weights = job.folder / WEIGHTS
     write_bytes(weights, save({name: value.contiguous() for name, value in result.state.items()}))
     description = {

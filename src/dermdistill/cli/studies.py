@@ -1,0 +1,102 @@
+"""``dermdistill ablate`` and ``leakage``: many students on one catalog, compared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe (see `recipes list`) or a YAML file.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the study.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of images; without it, synthetic lesions are drawn.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, such as student.epochs=5. Repeatable.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds a row.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a study, also beside other processes that work on it.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="Students trained side by side.")]
+Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
+
+
+def ablate(
+    recipe: Recipe,
+    out: Out,
+    *,
+    data: Data = None,
+    rows: Annotated[
+        str, typer.Option("--rows", help="Groups (arms, grid, optional) and rows, with commas between.")
+    ] = "arms,grid,optional",
+    seeds: Seeds = 3,
+    optional_seeds: Annotated[
+        int, typer.Option("--optional-seeds", min=1, max=1000, help="Seeds of the optional rows.")
+    ] = 1,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Run folder whose teacher is taken; otherwise one is trained.")
+    ] = None,
+    settings: Settings = None,
+    jobs: Jobs = 1,
+    resume: Resume = False,
+    worker: Worker = False,
+) -> None:
+    """Does distillation help? Train students with and without a teacher on one split, and compare them."""
+    from dermdistill.recipes.load import load_recipe
+
+    chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
+    from dermdistill.pipeline.ablate import AblationPlan, run_ablation
+
+    words = ["ablate", recipe, "--out", str(out), "--rows", rows, "--seeds", str(seeds)]
+    words += ["--optional-seeds", str(optional_seeds)]
+    words += [] if data is None else ["--data", str(data)]
+    words += [] if teacher is None else ["--teacher", str(teacher)]
+    words += [word for setting in settings or [] for word in ("--set", setting)]
+    names = tuple(name.strip() for name in rows.split(",") if name.strip())
+    table = run_ablation(
+        chosen,
+        AblationPlan(names, seeds, optional_seeds, teacher),
+        source=data,
+        out=out,
+        resume=resume,
+        jobs=jobs,
+        worker=worker,
+        arguments=[*words, "--resume", "--worker"],
+        command=without_folders(words),
+    )
+    typer.echo(f"table: {table}")
+
+
+def leakage(
+    recipe: Recipe,
+    out: Out,
+    data: Data = None,
+    seeds: Seeds = 3,
+    settings: Settings = None,
+    jobs: Jobs = 1,
+    resume: Resume = False,
+    worker: Worker = False,
+) -> None:
+    """What does leakage buy? Train one student under leaky and honest splits, and with sisters of its test lesions."""
+    from dermdistill.recipes.load import load_recipe
+
+    chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
+    from dermdistill.pipeline.leakage import run_leakage
+
+    words = ["leakage", recipe, "--out", str(out), "--seeds", str(seeds)]
+    words += [] if data is None else ["--data", str(data)]
+    words += [word for setting in settings or [] for word in ("--set", setting)]
+    table = run_leakage(
+        chosen,
+        seeds=seeds,
+        source=data,
+        out=out,
+        resume=resume,
+        jobs=jobs,
+        worker=worker,
+        arguments=[*words, "--resume", "--worker"],
+        command=without_folders(words),
+    )
+    typer.echo(f"table: {table}")
+
+
+def without_folders(words: list[str]) -> str:
+    """The command for the provenance: of absolute paths the last part alone, which is enough to repeat it."""
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
+    return " ".join(["dermdistill", *shown])

@@ -1,0 +1,248 @@
+"""Ablation: did distillation help, which part of it, and by how much. One split, one stored teacher, many students."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from rich.console import Console
+
+from dermdistill.atomic import atomic_folder, write_json
+from dermdistill.config import Recipe
+from dermdistill.distill.signals import SignalPlan, signal_plan
+from dermdistill.errors import ConfigError, DataError
+from dermdistill.evaluate.comparison import compare_rows
+from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe
+from dermdistill.pipeline.context import Context, cache_folder, training_data
+from dermdistill.pipeline.execute import PROVENANCE, RECIPE
+from dermdistill.pipeline.study import prepared, shared_threads, study_provenance, train_all
+from dermdistill.pipeline.teachers import open_teacher
+from dermdistill.pipeline.trials import Trial, Workshop, by_row
+from dermdistill.provenance import sha256_file, sha256_json
+from dermdistill.recipes.load import load_recipe, parse_recipe
+from dermdistill.report.comparison import write_comparison
+from dermdistill.training.roles import WEIGHTS
+from dermdistill.training.teachers import Viewing, store_targets
+
+NAME = "ablation"
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """What is trained.
+
+    Attributes:
+        rows: names of rows and groups.
+        seeds: of every row but the optional ones.
+        optional_seeds: of the optional rows.
+        teacher: folder of a run whose teacher is taken; None trains one.
+    """
+
+    rows: tuple[str, ...] = ("arms", "grid", "optional")
+    seeds: int = 3
+    optional_seeds: int = 1
+    teacher: Path | None = None
+
+
+def run_ablation(
+    recipe: Recipe,
+    plan: AblationPlan,
+    *,
+    source: Path | None,
+    out: Path,
+    resume: bool = False,
+    jobs: int = 1,
+    worker: bool = False,
+    arguments: Sequence[str] = (),
+    command: str = "",
+    console: Console | None = None,
+) -> Path:
+    """Train every row with every seed, compare each with the student that had no teacher, and write tables and a plot.
+
+    Args:
+        recipe: the fused multi-stage student and its teacher; the rows are made from it.
+        plan: which rows and seeds.
+        source: folder of images; None draws synthetic ones.
+        out: folder of the ablation.
+        resume: go on with it; finished rows are kept.
+        jobs: processes on this machine.
+        worker: train what nobody has claimed, and leave the comparison to the process that started this one.
+        arguments: of ``dermdistill`` that start another worker.
+        command: what the user typed, for the provenance.
+        console: for progress; standard error by default.
+
+    Returns:
+        Path of ``ablation.md``.
+
+    Raises:
+        DermdistillError: see the parts.
+    """
+    console = console or Console(stderr=True)
+    names, left_out = _possible(recipe, chosen_rows(plan.rows), plan.rows)
+    for note in left_out:
+        console.print(f"[yellow]{note}[/yellow]", highlight=False)
+    recipe = shared_threads(recipe, out=out, resume=resume, jobs=jobs)
+    if plan.teacher is not None:
+        recipe = with_teacher_of(recipe, plan.teacher)
+    stages = ("catalog", "split", "audit") + (() if plan.teacher else ("teacher",))
+    with prepared(recipe, source=source, out=out, resume=resume, stages=stages, console=console) as context:
+        if plan.teacher is not None:
+            adopt_teacher(context, plan.teacher)
+        workshop = Workshop(out, context.catalog, context.stores)
+        trials, trial_of = _trials(context, names, plan)
+        if not worker:
+            _store_all(context, trials, console)
+    train_all(workshop, list(trials.values()), jobs=jobs, arguments=arguments, worker=worker, console=console)
+    if worker:
+        return out
+    titles = {name: ROWS[name].title for name in names}
+    with prepared(recipe, source=source, out=out, resume=True, stages=(), console=console):
+        result, validation = (
+            _compared(recipe, names, trial_of, by_row(workshop, list(trials.values()), part), part)
+            for part in ("test", "val")
+        )
+        result["validation"] = validation["rows"]
+        result["notes"] += left_out
+        write_json(out / PROVENANCE, study_provenance(context, workshop, list(trials.values()), command))
+        write_comparison(result, out, name=NAME, titles=titles)
+    return out / f"{NAME}.md"
+
+
+def _compared(
+    recipe: Recipe,
+    names: Sequence[str],
+    trial_of: Mapping[str, str],
+    frames: Mapping[str, Mapping[int, pd.DataFrame]],
+    part: str,
+) -> dict[str, Any]:
+    """All rows on one part, each against its controls."""
+    return compare_rows(
+        {name: frames[trial_of[name]] for name in names},
+        control=CONTROL,
+        controls={name: second for name in names if (second := ROWS[name].control)},
+        task=recipe.task,
+        samples=recipe.evaluate.bootstrap_samples,
+        seed=recipe.evaluate.bootstrap_seed,
+        part=part,
+    )
+
+
+def _possible(recipe: Recipe, names: Sequence[str], asked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Rows that this recipe can have, and a note for each that it cannot.
+
+    Raises:
+        ConfigError: a row that was asked for by its own name cannot be.
+    """
+    possible, notes = [], []
+    for name in names:
+        try:
+            row_recipe(recipe, name, seed=recipe.seed)
+        except ConfigError as error:
+            if name in asked or name == CONTROL:
+                raise
+            notes.append(f"row {name} is left out: {error.problem}")
+        else:
+            possible.append(name)
+    return possible, notes
+
+
+def _trials(context: Context, names: Sequence[str], plan: AblationPlan) -> tuple[dict[str, Trial], dict[str, str]]:
+    """One trial for each distinct student and seed; and which row's training each row takes its figures from."""
+    first = context.recipe.seed
+    trials: dict[str, Trial] = {}
+    trial_of: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    asked = shared_plan(context.recipe, names)
+    for name in names:
+        count = plan.optional_seeds if ROWS[name].group == "optional" else plan.seeds
+        for seed in range(first, first + count):
+            recipe = row_recipe(context.recipe, name, seed=seed)
+            owner = owners.setdefault(sha256_json(recipe.model_dump(mode="json")), name)
+            trial_of.setdefault(name, owner)
+            needs = recipe.student.distill.needs_teacher
+            trials.setdefault(f"{owner}/{seed}", Trial(owner, recipe, context.split, asked if needs else None))
+    return trials, trial_of
+
+
+def shared_plan(recipe: Recipe, names: Sequence[str]) -> SignalPlan:
+    """The signals that any of the rows needs, so that all learn from one store."""
+    plans = []
+    for name in names:
+        student = row_recipe(recipe, name, seed=recipe.seed).student
+        if student.distill.needs_teacher:
+            plans.append(signal_plan(student.distill, student.model.exits))
+    return SignalPlan(
+        exits=tuple(sorted({depth for plan in plans for depth in plan.exits})),
+        fused=any(plan.fused for plan in plans),
+        attention=tuple(sorted({depth for plan in plans for depth in plan.attention})),
+    )
+
+
+def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> None:
+    """Compute the teacher's answers to every view of every trial, once, before the students start."""
+    teacher = None
+    for trial in trials.values():
+        if trial.plan is None:
+            continue
+        recipe = trial.recipe
+        if teacher is None:
+            console.print("[bold]targets[/bold]", highlight=False)
+            teacher = open_teacher(context.path / "teacher", recipe, context.teacher_spec, context.stores)
+        data = training_data(context.catalog, context.split, context.store, context.spec, recipe.task)
+        viewing = Viewing(recipe.augment, recipe.seed, data.train_rows)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        store_targets(teacher, viewing, trial.plan, epochs=recipe.student.epochs, cache=cache_folder(), device=device)
+
+
+def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe with another run's teacher section, and the size of its input.
+
+    Raises:
+        ConfigError: the run has no readable recipe, or its teacher does not fit the student.
+    """
+    theirs = load_recipe(str(run / RECIPE))
+    values = recipe.model_dump(mode="json")
+    values["teacher"] = {
+        **theirs.teacher.model_dump(mode="json"),
+        "size": theirs.teacher.size or theirs.data.size,
+    }
+    return parse_recipe(values, source=f"{recipe.name} with the teacher of {run.name}")
+
+
+def adopt_teacher(context: Context, run: Path) -> None:
+    """Copy the teacher of a run with the same images and the same split.
+
+    Raises:
+        DataError: its data or split are others.
+        ConfigError: it holds no trained teacher.
+    """
+    target, weights = context.path / "teacher", run / "teacher" / WEIGHTS
+    if not weights.is_file():
+        raise ConfigError(
+            f"--teacher: {run} holds no trained teacher", rule="the folder of a run whose stage `teacher` is done"
+        )
+    theirs, own = _split_hashes(run), context.split.info
+    differing = [key for key in ("catalog_sha256", "split_sha256") if theirs.get(key) != own[key]]
+    if differing:
+        raise DataError(
+            f"--teacher: {run} was trained on another {' and '.join(key.removesuffix('_sha256') for key in differing)}",
+            rule="the same images and the same split, or its teacher may have seen this study's test lesions",
+            next_step="train it with the same --data, data.seed and data.protocol; or leave --teacher away",
+        )
+    if (target / WEIGHTS).is_file() and sha256_file(target / WEIGHTS) == sha256_file(weights):
+        return
+    with atomic_folder(target) as temporary:
+        shutil.copytree(run / "teacher", temporary, dirs_exist_ok=True)
+
+
+def _split_hashes(run: Path) -> dict[str, str]:
+    path = run / "split.json"
+    try:
+        info = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})", rule="a run folder") from error
+    return dict(info) if isinstance(info, dict) else {}

@@ -1,0 +1,262 @@
+"""Where a student's targets come from: teachers in memory that see each view, or their stored answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dermdistill.config import AugmentConfig
+from dermdistill.data.augment import Images, make_views
+from dermdistill.distill.signals import SignalPlan, Signals, signals_of
+from dermdistill.distill.targets import (
+    INDEX,
+    TargetKey,
+    TargetStore,
+    compare_with_live,
+    create_targets,
+    flatten,
+    open_targets,
+    shapes_of,
+    target_key,
+    unflatten,
+)
+from dermdistill.models.hybrid import HybridClassifier
+from dermdistill.preprocess import PreprocessSpec
+from dermdistill.training.progress import StepProgress
+
+Ints = npt.NDArray[np.int64]
+# Views at once while answers are computed ahead, and views of the proof.
+BATCH = 256
+SAMPLE = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained teacher and the images that it sees.
+
+    Attributes:
+        model: in evaluation mode.
+        sha256: of its weight file.
+        classes: in the order of its logits.
+        images: uint8 [N, S, S, 3] at its own size; the rows are those of the student's images.
+        images_sha256: of that array.
+        image_ids: of the rows.
+        spec: its preprocessing.
+        share: of all teachers' weight.
+    """
+
+    model: HybridClassifier
+    sha256: str
+    classes: tuple[str, ...]
+    images: Images
+    images_sha256: str
+    image_ids: tuple[str, ...]
+    spec: PreprocessSpec
+    share: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Viewing:
+    """How the views of a training come about.
+
+    Attributes:
+        augment: settings of the views.
+        seed: of the views.
+        train_rows: rows that are learnt from, with repeats; mixup draws partners from them.
+    """
+
+    augment: AugmentConfig
+    seed: int
+    train_rows: Ints
+
+    def make(self, images: Images, rows: Ints, epoch: int, spec: PreprocessSpec) -> Tensor:
+        """Views float32 [B, 3, S, S] of rows [B]."""
+        return make_views(
+            images, rows, epoch=epoch, seed=self.seed, config=self.augment, spec=spec, partner_rows=self.train_rows
+        ).images
+
+
+class SignalSource(Protocol):
+    """Gives what each teacher says about a batch of views."""
+
+    def to(self, device: torch.device) -> None:
+        """Work on this device from now on."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """The batches that follow are of this epoch."""
+
+    def signals(self, rows: Ints, views: Tensor, spec: PreprocessSpec) -> tuple[Signals, ...]:
+        """Signals of each teacher, without gradient.
+
+        Args:
+            rows: int64 [B].
+            views: float32 [B, 3, S, S], what the student sees of them.
+            spec: the student's preprocessing.
+        """
+
+
+@torch.no_grad()
+def answers(teacher: Teacher, views: Tensor, plan: SignalPlan) -> Signals:
+    """What a teacher says about views on its device, in full precision."""
+    output = teacher.model(views.contiguous(memory_format=torch.channels_last))
+    return signals_of(output, teacher.model.exit_depths, plan)
+
+
+class LiveTeachers:
+    """Teachers in memory. One whose input has another size is shown its own view of the same draw.
+
+    Args:
+        teachers: whose answers.
+        viewing: how views are made.
+        plan: what is wanted of each.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], viewing: Viewing, plan: SignalPlan) -> None:
+        self.teachers = list(teachers)
+        self.viewing = viewing
+        self.plan = plan
+        self.epoch = 0
+        for teacher in self.teachers:
+            teacher.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def to(self, device: torch.device) -> None:
+        """Move the teachers, and the images of those that make their own views."""
+        self.teachers = [_on(teacher, device) for teacher in self.teachers]
+
+    def start_epoch(self, epoch: int) -> None:
+        """The batches that follow are of this epoch."""
+        self.epoch = epoch
+
+    def signals(self, rows: Ints, views: Tensor, spec: PreprocessSpec) -> tuple[Signals, ...]:
+        """See ``SignalSource``."""
+        given = []
+        for teacher in self.teachers:
+            own = teacher.spec != spec
+            seen = self.viewing.make(teacher.images, rows, self.epoch, teacher.spec) if own else views
+            given.append(answers(teacher, seen.to(views.device), self.plan))
+        return tuple(given)
+
+
+class StoredTeachers:
+    """Stored answers; no teacher is in memory. An epoch's answers move to the device as a whole.
+
+    Args:
+        stores: one a teacher.
+        image_ids: of the rows of the student's images.
+    """
+
+    def __init__(self, stores: Sequence[TargetStore], image_ids: Sequence[str]) -> None:
+        self.stores = list(stores)
+        row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+        self.places = []
+        for store in self.stores:
+            places = np.full(len(image_ids), -1, dtype=np.int64)
+            places[[row_of[image_id] for image_id in store.image_ids]] = np.arange(len(store.image_ids))
+            self.places.append(places)
+        self.device = torch.device("cpu")
+        self.current: list[Tensor] = []
+
+    def to(self, device: torch.device) -> None:
+        """Give signals on this device."""
+        self.device = device
+
+    def start_epoch(self, epoch: int) -> None:
+        """Load the epoch's answers.
+
+        Raises:
+            TargetsError: they are missing, cut off or altered.
+        """
+        self.current = [torch.from_numpy(np.array(store.read(epoch))).to(self.device) for store in self.stores]
+
+    def signals(self, rows: Ints, views: Tensor, spec: PreprocessSpec) -> tuple[Signals, ...]:
+        """See ``SignalSource``; the views play no part."""
+        return tuple(
+            unflatten(kept[torch.from_numpy(places[rows]).to(self.device)].float(), store.layout)
+            for store, places, kept in zip(self.stores, self.places, self.current, strict=True)
+        )
+
+
+def _on(teacher: Teacher, device: torch.device) -> Teacher:
+    images = teacher.images
+    if device.type != "cpu" and not isinstance(images, Tensor):
+        images = torch.tensor(images, device=device)
+    return replace(teacher, model=teacher.model.to(device), images=images)
+
+
+def key_of(teacher: Teacher, viewing: Viewing, plan: SignalPlan) -> TargetKey:
+    """Under which a teacher's answers to these views are kept."""
+    return target_key(
+        teacher_sha256=teacher.sha256,
+        classes=teacher.classes,
+        spec=teacher.spec,
+        images_sha256=teacher.images_sha256,
+        training_ids=[teacher.image_ids[row] for row in viewing.train_rows],
+        augment=viewing.augment,
+        seed=viewing.seed,
+        plan=plan,
+    )
+
+
+def store_targets(
+    teacher: Teacher, viewing: Viewing, plan: SignalPlan, *, epochs: int, cache: Path, device: torch.device
+) -> TargetStore:
+    """Compute and keep a teacher's answers to all views of the first ``epochs`` epochs, where they are missing.
+
+    Answers that were there before are proven on a random sample against the teacher.
+
+    Args:
+        teacher: whose answers.
+        viewing: which views.
+        plan: what to keep.
+        epochs: from the first.
+        cache: folder of all stored targets.
+        device: to compute on.
+
+    Raises:
+        TargetsError: what is there is foreign, stale, cut off or altered.
+        OutputError: the cache cannot be written.
+    """
+    key, rows = key_of(teacher, viewing, plan), np.unique(viewing.train_rows)
+    folder, ids = key.folder(cache), [teacher.image_ids[row] for row in rows]
+    live = _on(replace(teacher, model=teacher.model.eval().requires_grad_(False)), device)
+    live.model.to(memory_format=torch.channels_last)
+    if (folder / INDEX).is_file():
+        store = open_targets(folder, key, ids)
+    else:
+        first = answers(live, viewing.make(live.images, rows[:2], 0, live.spec).to(device), plan)
+        store = create_targets(folder, key, ids, shapes_of(first))
+    missing = [epoch for epoch in range(epochs) if not store.has(epoch)]
+    prove([epoch for epoch in range(epochs) if store.has(epoch)], store, live, viewing, plan, rows)
+    steps = -(-len(rows) // BATCH)
+    with StepProgress("teacher's answers", steps=steps * len(missing)) as bar:
+        for epoch in missing:
+            parts = []
+            for start in range(0, len(rows), BATCH):
+                views = viewing.make(live.images, rows[start : start + BATCH], epoch, live.spec)
+                parts.append(flatten(answers(live, views.to(device), plan)).cpu().numpy())
+                bar.step()
+            store.write(epoch, np.concatenate(parts))
+    return store
+
+
+def prove(
+    epochs: Sequence[int], store: TargetStore, teacher: Teacher, viewing: Viewing, plan: SignalPlan, rows: Ints
+) -> None:
+    """Compare stored answers with the live teacher, on a random sample of images in one random epoch.
+
+    Raises:
+        TargetsError: they differ.
+    """
+    if not epochs:
+        return
+    generator = np.random.default_rng()  # another sample each time: over many runs all of it is proven
+    epoch = int(generator.choice(np.array(epochs)))
+    places = np.sort(generator.choice(len(rows), size=min(SAMPLE, len(rows)), replace=False))
+    device = next(teacher.model.parameters()).device
+    views = viewing.make(teacher.images, rows[places], epoch, teacher.spec).to(device)
+    compare_with_live(store, epoch, places, flatten(answers(teacher, views, plan)))

@@ -1,0 +1,76 @@
+"""The rows of an ablation: each is a recipe that can work, and differs from the control in what it is named for."""
+
+import pytest
+
+from dermdistill.config import Recipe
+from dermdistill.errors import ConfigError
+from dermdistill.pipeline.ablation_rows import CONTROL, GROUPS, ROWS, chosen_rows, row_recipe
+from dermdistill.recipes.load import load_recipe
+
+EDGE = load_recipe("edge")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_the_edge_recipe_works_and_stores_its_targets(name: str) -> None:
+    recipe = row_recipe(EDGE, name, seed=7)
+    assert recipe.seed == 7 and recipe.student.distill.targets == "stored"
+    assert recipe.teacher == EDGE.teacher and recipe.data == EDGE.data
+    assert recipe.student.epochs == EDGE.student.epochs and recipe.student.loss == EDGE.student.loss
+
+
+def test_rows_without_teacher_are_those_that_say_so() -> None:
+    alone = {name for name in ROWS if not row_recipe(EDGE, name, seed=0).student.distill.needs_teacher}
+    assert alone == {CONTROL, "no_teacher_fusion", "no_teacher_unmixed", "self_distillation"}
+
+
+def test_the_arms_add_one_thing_after_another() -> None:
+    def parts(name: str) -> tuple[bool, bool, bool, bool]:
+        student = row_recipe(EDGE, name, seed=0).student
+        distill = student.distill
+        features = distill.alpha * distill.feature_share > 0
+        return distill.beta > 0, bool(student.model.exits), student.model.fusion, features
+
+    assert parts(CONTROL) == (False, False, False, False)
+    assert parts("single_stage") == (True, False, False, False)
+    assert parts("multi_stage") == (True, True, False, False)
+    assert parts("multi_stage_fusion") == (True, True, True, True)
+    assert parts("no_teacher_fusion") == (False, False, True, False)
+
+
+def test_the_grid_is_the_published_one() -> None:
+    cells = {
+        (student.distill.temperature, student.distill.beta, student.distill.gamma)
+        for name, row in ROWS.items()
+        if row.group == "grid"
+        for student in [row_recipe(EDGE, name, seed=0).student]
+    }
+    assert cells == {(t, a, round(1 - a, 10)) for t in (1.0, 2.0) for a in (0.5, 0.9)}
+
+
+def test_a_row_and_its_second_control_differ_in_nothing_but_the_teacher() -> None:
+    for name, row in ROWS.items():
+        if row.control:
+            taught, alone = (row_recipe(EDGE, one, seed=0) for one in (name, row.control))
+            assert taught.augment == alone.augment
+            assert taught.student.model.fusion == alone.student.model.fusion
+
+
+def test_chosen_rows_bring_their_controls_in_order() -> None:
+    assert chosen_rows(["multi_stage_fusion"]) == [CONTROL, "no_teacher_fusion", "multi_stage_fusion"]
+    assert chosen_rows(GROUPS) == list(ROWS)
+
+
+def test_unknown_row_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'grids'"):
+        chosen_rows(["arms", "grids"])
+
+
+def test_row_that_two_classes_cannot_have_is_refused() -> None:
+    melanoma: Recipe = load_recipe("melanoma")
+    with pytest.raises(ConfigError, match="two classes"):
+        row_recipe(melanoma, "logit_std", seed=0)
+    assert row_recipe(melanoma, "dist", seed=0).task == "melanoma"
+
+
+def test_student_of_several_branches_keeps_its_fusion() -> None:
+    assert row_recipe(load_recipe("fusion"), CONTROL, seed=0).student.model.fusion
