@@ -246,3 +246,30 @@ def test_sampler_balances_what_is_seen(data: TrainingData, tmp_path: Path) -> No
         trainer.epoch(0, bar)
     counts = np.bincount(np.concatenate(seen), minlength=7)
     assert counts[0] < len(rows) / 2  # 15 of 21 images are of class 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_compiled_network_learns_what_the_plain_one_learns(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    original = HybridClassifier.compile
+
+    def compile_eagerly(self: HybridClassifier) -> None:
+        # the whole path but the code generator, which takes minutes and belongs to PyTorch
+        compiled.append("yes")
+        original(self, backend="eager")
+
+    monkeypatch.setattr(HybridClassifier, "compile", compile_eagerly)
+    first = train(make_job(data, tmp_path / "plain", epochs=1))
+    second = train(make_job(data, tmp_path / "compiled", epochs=1, compile=True))
+    assert compiled == ["yes"]
+    assert first.state.keys() == second.state.keys()
+    for name, value in first.state.items():
+        assert torch.allclose(value, second.state[name], atol=1e-5), name
+
+
+def test_half_precision_learns_and_keeps_full_precision_weights(data: TrainingData, tmp_path: Path) -> None:
+    result = train(make_job(data, tmp_path, student=True, epochs=2, precision="bf16-mixed"))
+    assert all(value.dtype != torch.bfloat16 for value in result.state.values())
+    assert result.progress.log[-1]["loss"] < result.progress.log[0]["loss"]

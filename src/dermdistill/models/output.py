@@ -21,3 +21,13 @@ class Output(NamedTuple):
     features: tuple[Tensor, ...]
     fused: Tensor
     pooled: tuple[Tensor, ...]
+
+    def full_precision(self) -> "Output":
+        """The same output in float32: losses are not computed in half precision."""
+        return Output(
+            self.logits.float(),
+            tuple(part.float() for part in self.exits),
+            tuple(part.float() for part in self.features),
+            self.fused.float(),
+            tuple(part.float() for part in self.pooled),
+        )

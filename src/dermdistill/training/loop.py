@@ -24,6 +24,7 @@ from dermdistill.distill.losses import label_targets, mixed_targets
 from dermdistill.distill.objective import Objective, Terms, total
 from dermdistill.labels import Task, class_names
 from dermdistill.models.hybrid import HybridClassifier
+from dermdistill.models.output import Output
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.averaging import WeightAverage
 from dermdistill.training.checkpoint import (
@@ -37,6 +38,7 @@ from dermdistill.training.log import log_text
 from dermdistill.training.order import batches, epoch_order
 from dermdistill.training.progress import TrainingProgress
 from dermdistill.training.record import EpochRecord, gradient_norms
+from dermdistill.training.residence import resident
 from dermdistill.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate
 from dermdistill.training.teachers import SignalSource
 from dermdistill.training.tracking import open_trackers
@@ -138,7 +140,7 @@ class _Trainer:
         self.best = {name: value.clone() for name, value in self.average.state.items()}
         self.progress = Progress(inputs=job.inputs)
         on_cpu = self.fabric.device.type == "cpu"
-        self.images: Any = job.data.images if on_cpu else torch.tensor(job.data.images, device=self.fabric.device)
+        self.images = resident(job.data.images, self.fabric.device)
         self.check_every = 1 if on_cpu else GPU_STEPS_A_CHECK
         train_labels = job.data.labels[job.data.train_rows]
         self.train_labels = train_labels
@@ -195,6 +197,15 @@ class _Trainer:
         images = views.images.to(device).contiguous(memory_format=torch.channels_last)
         return images, targets.to(device)
 
+    def forward(self, images: Tensor) -> Output:
+        """The model's output in full precision, computed in that of the training.
+
+        Fabric's own wrapper is gone round: in half precision it refuses the gradient of a single term.
+        """
+        with self.fabric.autocast():
+            output: Output = self.job.model(images)
+        return output.full_precision()
+
     def step(self, rows: npt.NDArray[np.int64], epoch: int, record: EpochRecord) -> None:
         """One optimizer step."""
         job = self.job
@@ -205,7 +216,7 @@ class _Trainer:
         set_learning_rate(self.optimizer.optimizer, factor)
         images, targets = self.batch(rows, epoch)
         taught = () if job.teachers is None else job.teachers.signals(rows, images, job.data.spec)
-        terms: Terms = job.objective(self.network(images), targets, taught)
+        terms: Terms = job.objective(self.forward(images), targets, taught)
         if record.steps == 0:
             record.grad_norms = gradient_norms(terms, self.parameters)
             if job.balance:

@@ -28,6 +28,7 @@ from dermdistill.distill.targets import (
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.progress import StepProgress
+from dermdistill.training.residence import resident
 
 Ints = npt.NDArray[np.int64]
 # Views at once while answers are computed ahead, and views of the proof.
@@ -182,10 +183,7 @@ class StoredTeachers:
 
 
 def _on(teacher: Teacher, device: torch.device) -> Teacher:
-    images = teacher.images
-    if device.type != "cpu" and not isinstance(images, Tensor):
-        images = torch.tensor(images, device=device)
-    return replace(teacher, model=teacher.model.to(device), images=images)
+    return replace(teacher, model=teacher.model.to(device), images=resident(teacher.images, device))
 
 
 def key_of(teacher: Teacher, viewing: Viewing, plan: SignalPlan) -> TargetKey:
