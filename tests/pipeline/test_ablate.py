@@ -14,8 +14,9 @@ import pytest
 from dermdistill.config import Recipe
 from dermdistill.errors import ConfigError, DataError, RunFolderError
 from dermdistill.pipeline import trials
-from dermdistill.pipeline.ablate import AblationPlan, run_ablation
-from dermdistill.pipeline.ablation_rows import CONTROL
+from dermdistill.pipeline.ablate import AblationPlan, _possible, run_ablation
+from dermdistill.pipeline.ablation_rows import CONTROL, chosen_rows
+from dermdistill.pipeline.study import StudyCall
 from dermdistill.recipes.load import load_recipe
 
 SETTINGS = [
@@ -52,7 +53,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ablation") / "study"
-    run_ablation(recipe(), AblationPlan(ROWS, seeds=2), source=None, out=out, command="dermdistill ablate quick")
+    run_ablation(recipe(), AblationPlan(ROWS, seeds=2), StudyCall(None, out, command="dermdistill ablate quick"))
     return out
 
 
@@ -96,7 +97,7 @@ def test_all_students_of_a_seed_learn_from_one_store(finished: Path, cache: Path
 def test_resumed_ablation_trains_no_finished_row_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")}
     monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("trained again"))
-    run_ablation(recipe(), AblationPlan(ROWS, seeds=2), source=None, out=finished, resume=True)
+    run_ablation(recipe(), AblationPlan(ROWS, seeds=2), StudyCall(None, finished, resume=True))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")} == before
 
 
@@ -115,25 +116,25 @@ def test_broken_off_ablation_goes_on_and_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(trials, "run_trial", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_ablation(recipe(), plan, source=None, out=out)
+            run_ablation(recipe(), plan, StudyCall(None, out))
     assert len(list(out.rglob("trial.json"))) == 3 and not (out / "ablation.json").exists()
-    run_ablation(recipe(), plan, source=None, out=out, resume=True)
+    run_ablation(recipe(), plan, StudyCall(None, out, resume=True))
     assert result_of(out)["rows"] == result_of(finished)["rows"]
 
 
 def test_damaged_predictions_are_made_again(tmp_path: Path) -> None:
     plan, out = AblationPlan((CONTROL,), seeds=1), tmp_path / "study"
-    run_ablation(recipe(), plan, source=None, out=out)
+    run_ablation(recipe(), plan, StudyCall(None, out))
     kept = result_of(out)
     path = out / "trials" / CONTROL / "seed-0" / "predictions.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    run_ablation(recipe(), plan, source=None, out=out, resume=True)
+    run_ablation(recipe(), plan, StudyCall(None, out, resume=True))
     assert result_of(out)["rows"] == kept["rows"]
 
 
 def test_teacher_of_another_run_is_taken_where_the_split_is_the_same(finished: Path, tmp_path: Path) -> None:
     plan = AblationPlan(("t1_a50",), seeds=1, teacher=finished)
-    run_ablation(recipe("teacher.epochs=9"), plan, source=None, out=tmp_path / "study")
+    run_ablation(recipe("teacher.epochs=9"), plan, StudyCall(None, tmp_path / "study"))
     own, theirs = (folder / "teacher" / "model.safetensors" for folder in (tmp_path / "study", finished))
     assert own.read_bytes() == theirs.read_bytes()
     assert "epochs: 2" in (tmp_path / "study" / "recipe.yaml").read_text()
@@ -142,7 +143,7 @@ def test_teacher_of_another_run_is_taken_where_the_split_is_the_same(finished: P
 def test_teacher_of_another_split_is_refused(finished: Path, tmp_path: Path) -> None:
     plan = AblationPlan(("t1_a50",), seeds=1, teacher=finished)
     with pytest.raises(DataError, match="split"):
-        run_ablation(recipe("data.seed=1"), plan, source=None, out=tmp_path / "study")
+        run_ablation(recipe("data.seed=1"), plan, StudyCall(None, tmp_path / "study"))
 
 
 def test_folder_without_a_teacher_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -150,18 +151,21 @@ def test_folder_without_a_teacher_is_refused(finished: Path, tmp_path: Path) -> 
     (tmp_path / "run" / "recipe.yaml").write_bytes((finished / "recipe.yaml").read_bytes())
     plan = AblationPlan(("t1_a50",), seeds=1, teacher=tmp_path / "run")
     with pytest.raises(ConfigError, match="no trained teacher"):
-        run_ablation(recipe(), plan, source=None, out=tmp_path / "study")
+        run_ablation(recipe(), plan, StudyCall(None, tmp_path / "study"))
 
 
 def test_resuming_with_another_recipe_is_refused(finished: Path) -> None:
     with pytest.raises(RunFolderError, match=r"student\.epochs"):
-        run_ablation(recipe("student.epochs=3"), AblationPlan(ROWS), source=None, out=finished, resume=True)
+        run_ablation(recipe("student.epochs=3"), AblationPlan(ROWS), StudyCall(None, finished, resume=True))
 
 
-def test_row_that_the_task_cannot_have_is_left_out_and_said(tmp_path: Path) -> None:
-    names = {"rows": ("logit_std", "optional"), "seeds": 1}
+def test_row_that_the_task_cannot_have_is_refused_by_name_and_left_out_of_its_group(tmp_path: Path) -> None:
+    by_name = AblationPlan(("logit_std",), seeds=1)
     with pytest.raises(ConfigError, match="two classes"):
-        run_ablation(recipe("task=melanoma"), AblationPlan(**names), source=None, out=tmp_path / "study")  # type: ignore[arg-type]
+        run_ablation(recipe("task=melanoma"), by_name, StudyCall(None, tmp_path / "named"))
+    possible, notes = _possible(recipe("task=melanoma"), chosen_rows(("optional",)), ("optional",))
+    assert not {"logit_std", "dkd"} & set(possible) and len(notes) == 2
+    assert "row logit_std is left out" in notes[0] and not (tmp_path / "named").exists()
 
 
 @pytest.mark.slow

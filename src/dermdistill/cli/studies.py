@@ -42,6 +42,7 @@ def ablate(
 
     chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
     from dermdistill.pipeline.ablate import AblationPlan, run_ablation
+    from dermdistill.pipeline.study import StudyCall
 
     words = ["ablate", recipe, "--out", str(out), "--rows", rows, "--seeds", str(seeds)]
     words += ["--optional-seeds", str(optional_seeds)]
@@ -49,17 +50,8 @@ def ablate(
     words += [] if teacher is None else ["--teacher", str(teacher)]
     words += [word for setting in settings or [] for word in ("--set", setting)]
     names = tuple(name.strip() for name in rows.split(",") if name.strip())
-    table = run_ablation(
-        chosen,
-        AblationPlan(names, seeds, optional_seeds, teacher),
-        source=data,
-        out=out,
-        resume=resume,
-        jobs=jobs,
-        worker=worker,
-        arguments=[*words, "--resume", "--worker"],
-        command=without_folders(words),
-    )
+    call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
+    table = run_ablation(chosen, AblationPlan(names, seeds, optional_seeds, teacher), call)
     typer.echo(f"table: {table}")
 
 
@@ -78,21 +70,13 @@ def leakage(
 
     chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
     from dermdistill.pipeline.leakage import run_leakage
+    from dermdistill.pipeline.study import StudyCall
 
     words = ["leakage", recipe, "--out", str(out), "--seeds", str(seeds)]
     words += [] if data is None else ["--data", str(data)]
     words += [word for setting in settings or [] for word in ("--set", setting)]
-    table = run_leakage(
-        chosen,
-        seeds=seeds,
-        source=data,
-        out=out,
-        resume=resume,
-        jobs=jobs,
-        worker=worker,
-        arguments=[*words, "--resume", "--worker"],
-        command=without_folders(words),
-    )
+    call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
+    table = run_leakage(chosen, call, seeds=seeds)
     typer.echo(f"table: {table}")
 
 

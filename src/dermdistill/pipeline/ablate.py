@@ -19,7 +19,7 @@ from dermdistill.evaluate.comparison import compare_rows
 from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe
 from dermdistill.pipeline.context import Context, cache_folder, training_data
 from dermdistill.pipeline.execute import PROVENANCE, RECIPE
-from dermdistill.pipeline.study import prepared, shared_threads, study_provenance, train_all
+from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
 from dermdistill.pipeline.teachers import open_teacher
 from dermdistill.pipeline.trials import Trial, Workshop, by_row
 from dermdistill.provenance import sha256_file, sha256_json
@@ -48,68 +48,47 @@ class AblationPlan:
     teacher: Path | None = None
 
 
-def run_ablation(
-    recipe: Recipe,
-    plan: AblationPlan,
-    *,
-    source: Path | None,
-    out: Path,
-    resume: bool = False,
-    jobs: int = 1,
-    worker: bool = False,
-    arguments: Sequence[str] = (),
-    command: str = "",
-    console: Console | None = None,
-) -> Path:
+def run_ablation(recipe: Recipe, plan: AblationPlan, call: StudyCall) -> Path:
     """Train every row with every seed, compare each with the student that had no teacher, and write tables and a plot.
 
     Args:
         recipe: the fused multi-stage student and its teacher; the rows are made from it.
         plan: which rows and seeds.
-        source: folder of images; None draws synthetic ones.
-        out: folder of the ablation.
-        resume: go on with it; finished rows are kept.
-        jobs: processes on this machine.
-        worker: train what nobody has claimed, and leave the comparison to the process that started this one.
-        arguments: of ``dermdistill`` that start another worker.
-        command: what the user typed, for the provenance.
-        console: for progress; standard error by default.
+        call: where, and in how many processes.
 
     Returns:
-        Path of ``ablation.md``.
+        Path of ``ablation.md``; of the folder where this process is a worker.
 
     Raises:
         DermdistillError: see the parts.
     """
-    console = console or Console(stderr=True)
     names, left_out = _possible(recipe, chosen_rows(plan.rows), plan.rows)
     for note in left_out:
-        console.print(f"[yellow]{note}[/yellow]", highlight=False)
-    recipe = shared_threads(recipe, out=out, resume=resume, jobs=jobs)
+        call.console.print(f"[yellow]{note}[/yellow]", highlight=False)
+    recipe = shared_threads(recipe, call)
     if plan.teacher is not None:
         recipe = with_teacher_of(recipe, plan.teacher)
     stages = ("catalog", "split", "audit") + (() if plan.teacher else ("teacher",))
-    with prepared(recipe, source=source, out=out, resume=resume, stages=stages, console=console) as context:
+    with prepared(recipe, call, stages=stages) as context:
         if plan.teacher is not None:
             adopt_teacher(context, plan.teacher)
-        workshop = Workshop(out, context.catalog, context.stores)
+        workshop = Workshop(call.out, context.catalog, context.stores)
         trials, trial_of = _trials(context, names, plan)
-        if not worker:
-            _store_all(context, trials, console)
-    train_all(workshop, list(trials.values()), jobs=jobs, arguments=arguments, worker=worker, console=console)
-    if worker:
-        return out
-    titles = {name: ROWS[name].title for name in names}
-    with prepared(recipe, source=source, out=out, resume=True, stages=(), console=console):
+        students = list(trials.values())
+        if not call.worker:
+            _store_all(context, trials, call.console)
+    train_all(workshop, students, call)
+    if call.worker:
+        return call.out
+    with held(call):
         result, validation = (
-            _compared(recipe, names, trial_of, by_row(workshop, list(trials.values()), part), part)
-            for part in ("test", "val")
+            _compared(recipe, names, trial_of, by_row(workshop, students, part), part) for part in ("test", "val")
         )
         result["validation"] = validation["rows"]
         result["notes"] += left_out
-        write_json(out / PROVENANCE, study_provenance(context, workshop, list(trials.values()), command))
-        write_comparison(result, out, name=NAME, titles=titles)
-    return out / f"{NAME}.md"
+        write_json(call.out / PROVENANCE, study_provenance(context, workshop, students, call.command))
+        write_comparison(result, call.out, name=NAME, titles={name: ROWS[name].title for name in names})
+    return call.out / f"{NAME}.md"
 
 
 def _compared(

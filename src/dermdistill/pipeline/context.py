@@ -1,5 +1,6 @@
 """What all stages of a run share: recipe, folder, and the data once they stand."""
 
+import datetime as dt
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,12 @@ import pandas as pd
 
 from dermdistill import __version__
 from dermdistill.config import Recipe
-from dermdistill.data.catalog import load_catalog
+from dermdistill.data.catalog import catalog_sha256, load_catalog
 from dermdistill.data.split import Split, load_split
 from dermdistill.data.store import ImageStore, open_store
 from dermdistill.labels import Task, encode
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import sha256_json
+from dermdistill.provenance import code_version, machine, package_versions, sha256_json
 from dermdistill.run import RunFolder
 from dermdistill.training.loop import TrainingData
 
@@ -90,6 +91,26 @@ class Context:
     def rows(self, part: str) -> npt.NDArray[np.int64]:
         """Rows of the store that are in a part, in the split's order; the same at every size."""
         return self.store.rows(self.split.ids(part))
+
+    def provenance(self, command: str) -> dict[str, Any]:
+        """Where figures made from these data with this recipe come from; without any path of this machine."""
+        catalog, recipe = self.catalog, self.recipe
+        return {
+            "command": command,
+            "code": code_version(),
+            "machine": machine(),
+            "packages": package_versions(),
+            "recipe": {"name": recipe.name, "sha256": sha256_json(recipe.model_dump(mode="json"))},
+            "data": {
+                "source": str(catalog["source"].iloc[0]),
+                "images": len(catalog),
+                "lesions": int(catalog["lesion_id"].nunique()),
+                "catalog_sha256": catalog_sha256(catalog),
+                "store_sha256": self.store.sha256,
+                "split_sha256": self.split.info["split_sha256"],
+            },
+            "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
 
     def training_data(self, spec: PreprocessSpec) -> TrainingData:
         """Images of one size, labels and parts as the training loop takes them."""

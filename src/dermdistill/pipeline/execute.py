@@ -1,6 +1,5 @@
 """Run a recipe: stage after stage, skipping what is done, and the provenance and report at the end."""
 
-import datetime as dt
 import json
 import os
 from collections.abc import Iterable
@@ -13,14 +12,12 @@ from rich.console import Console
 
 from dermdistill.atomic import write_json, write_text
 from dermdistill.config import Recipe
-from dermdistill.data.catalog import catalog_sha256
 from dermdistill.errors import ConfigError, RunFolderError
 from dermdistill.evaluate.predictions import CONTROL
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.stages import STAGES, stage_inputs
-from dermdistill.provenance import code_version, machine, package_versions, sha256_file, sha256_json
 from dermdistill.recipes.load import parse_recipe, recipe_text
 from dermdistill.report.page import write_report
 from dermdistill.run import RunFolder
@@ -134,25 +131,9 @@ def _provenance(context: Context, command: str) -> dict[str, Any]:
     if context.recipe.has_control:
         folders[CONTROL] = f"controls/{CONTROL}"
     described = {role: json.loads((context.path / name / DESCRIPTION).read_text()) for role, name in folders.items()}
-    catalog = context.catalog
     return {
-        "command": command,
-        "code": code_version(),
-        "machine": machine(),
-        "packages": package_versions(),
+        **context.provenance(command),
         "seed": context.recipe.seed,
-        "recipe": {
-            "name": context.recipe.name,
-            "sha256": sha256_json(context.recipe.model_dump(mode="json")),
-        },
-        "data": {
-            "source": str(catalog["source"].iloc[0]),
-            "images": len(catalog),
-            "lesions": int(catalog["lesion_id"].nunique()),
-            "catalog_sha256": catalog_sha256(catalog),
-            "store_sha256": context.store.sha256,
-            "split_sha256": sha256_file(context.path / "split.csv"),
-        },
         "weights": {role: description["weights"] for role, description in described.items()},
         "models": {
             role: {"parameters": description["parameters"], "sha256": description["sha256"]}
@@ -166,5 +147,4 @@ def _provenance(context: Context, command: str) -> dict[str, Any]:
             for role, description in described.items()
         },
         "seconds": context.run.seconds(),
-        "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }

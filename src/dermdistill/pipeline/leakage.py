@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from dermdistill.atomic import write_json
 from dermdistill.config import OptimConfig, Recipe
@@ -18,7 +17,7 @@ from dermdistill.errors import ConfigError
 from dermdistill.evaluate.comparison import compare_groups, compare_rows
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import PROVENANCE
-from dermdistill.pipeline.study import prepared, shared_threads, study_provenance, train_all
+from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
 from dermdistill.pipeline.trials import Trial, Workshop, by_row
 from dermdistill.recipes.load import parse_recipe
 from dermdistill.report.leakage import write_leakage
@@ -56,60 +55,39 @@ class LeakagePlan:
     training: Mapping[str, Json]
 
 
-def run_leakage(
-    recipe: Recipe,
-    *,
-    seeds: int,
-    source: Path | None,
-    out: Path,
-    resume: bool = False,
-    jobs: int = 1,
-    worker: bool = False,
-    arguments: Sequence[str] = (),
-    command: str = "",
-    console: Console | None = None,
-) -> Path:
+def run_leakage(recipe: Recipe, call: StudyCall, *, seeds: int) -> Path:
     """Train the recipe's student, without a teacher, under each protocol and with injected sisters; compare.
 
     Args:
         recipe: with the protocol ``lesion``; of its teacher nothing is used.
+        call: where, and in how many processes.
         seeds: students of each kind.
-        source: folder of images; None draws synthetic ones.
-        out: folder of the study.
-        resume: go on with it; finished students are kept.
-        jobs: processes on this machine.
-        worker: train what nobody has claimed, and leave the comparison to the process that started this one.
-        arguments: of ``dermdistill`` that start another worker.
-        command: what the user typed, for the provenance.
-        console: for progress; standard error by default.
 
     Returns:
-        Path of ``leakage.md``.
+        Path of ``leakage.md``; of the folder where this process is a worker.
 
     Raises:
         ConfigError: the recipe has another protocol.
         DataError: no test lesion has a second image; and see the parts.
     """
-    console = console or Console(stderr=True)
     _require_lesion_protocol(recipe)
-    recipe = shared_threads(recipe, out=out, resume=resume, jobs=jobs)
-    stages = ("catalog", "split", "audit")
-    with prepared(recipe, source=source, out=out, resume=resume, stages=stages, console=console) as context:
+    recipe = shared_threads(recipe, call)
+    with prepared(recipe, call, stages=("catalog", "split", "audit")) as context:
         plan = _plan(context, seeds)
-        workshop = Workshop(out, context.catalog, context.stores)
-        if not worker:
+        workshop = Workshop(call.out, context.catalog, context.stores)
+        if not call.worker:
             for name, split in plan.splits.items():
-                write_split(split, out / "splits" / name)
-    train_all(workshop, plan.trials, jobs=jobs, arguments=arguments, worker=worker, console=console)
-    if worker:
-        return out
-    with prepared(recipe, source=source, out=out, resume=True, stages=(), console=console):
+                write_split(split, call.out / "splits" / name)
+    train_all(workshop, plan.trials, call)
+    if call.worker:
+        return call.out
+    with held(call):
         result = _result(recipe, plan, workshop)
-        provenance = study_provenance(context, workshop, plan.trials, command)
+        provenance = study_provenance(context, workshop, plan.trials, call.command)
         splits = {name: split.info["split_sha256"] for name, split in plan.splits.items()}
-        write_json(out / PROVENANCE, {**provenance, "splits": splits})
-        write_leakage(result, out, name=NAME, titles=TITLES)
-    return out / f"{NAME}.md"
+        write_json(call.out / PROVENANCE, {**provenance, "splits": splits})
+        write_leakage(result, call.out, name=NAME, titles=TITLES)
+    return call.out / f"{NAME}.md"
 
 
 def student_alone(recipe: Recipe, *, protocol: str = LESION, seed: int = 0, **schedule: Any) -> Recipe:

@@ -1,9 +1,9 @@
 """A study: many students on one catalog, compared. What `ablate` and `leakage` share: folder, recipe, provenance."""
 
-import datetime as dt
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,100 +12,94 @@ import yaml
 from rich.console import Console
 
 from dermdistill.config import Recipe
-from dermdistill.data.catalog import catalog_sha256
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import RECIPE, keep_recipe, run_stages, try_networks
 from dermdistill.pipeline.trials import Trial, Workshop, side_by_side, trial_records, work
-from dermdistill.provenance import code_version, machine, package_versions, sha256_json
 from dermdistill.recipes.load import parse_recipe
 from dermdistill.run import RunFolder
 
 
+@dataclass(frozen=True)
+class StudyCall:
+    """How a study is called.
+
+    Attributes:
+        source: folder of images; None draws synthetic ones.
+        out: folder of the study.
+        resume: go on with it; finished students are kept.
+        jobs: processes on this machine; more can be started by hand, by the same command with --resume.
+        worker: train what nobody has claimed, and leave the comparison to the process that started this one.
+        arguments: of ``dermdistill`` that start such a worker.
+        command: what the user typed, for the provenance.
+        console: for progress; standard error by default.
+    """
+
+    source: Path | None
+    out: Path
+    resume: bool = False
+    jobs: int = 1
+    worker: bool = False
+    arguments: Sequence[str] = ()
+    command: str = ""
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+
 @contextmanager
-def prepared(
-    recipe: Recipe, *, source: Path | None, out: Path, resume: bool, stages: Sequence[str], console: Console
-) -> Iterator[Context]:
+def prepared(recipe: Recipe, call: StudyCall, *, stages: Sequence[str]) -> Iterator[Context]:
     """Hold a study's folder while what all its students share is made: the named stages, then the block.
 
     Several processes may prepare the same study: each waits for the one before it and finds everything done.
 
     Args:
-        recipe: of the study; with ``resume`` the one that it was started with.
-        source: folder of images, or None for synthetic ones.
-        out: folder of the study.
-        resume: go on with it.
+        recipe: of the study; a study that is resumed has the one that it was started with.
+        call: how it is called.
         stages: stages of a run that the study needs.
-        console: for progress.
 
     Raises:
         RunFolderError: the folder holds something else, or a study of another recipe.
     """
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    with RunFolder(out).opened(resume=resume, wait=resume) as run:
+    with RunFolder(call.out).opened(resume=call.resume, wait=call.resume) as run:
         keep_recipe(recipe, run.path)
-        if not resume:
+        if not call.resume:
             try_networks(recipe, teacher="teacher" in stages)
-        context = Context(recipe, run, source)
-        run_stages(context, stages, console)
+        context = Context(recipe, run, call.source)
+        run_stages(context, stages, call.console)
         yield context
 
 
-def shared_threads(recipe: Recipe, *, out: Path, resume: bool, jobs: int) -> Recipe:
+@contextmanager
+def held(call: StudyCall) -> Iterator[None]:
+    """Hold a prepared study's folder while its results are written."""
+    with RunFolder(call.out).opened(resume=True, wait=True):
+        yield
+
+
+def shared_threads(recipe: Recipe, call: StudyCall) -> Recipe:
     """The recipe with the cores divided between the processes, or with the threads that the study was started with.
 
     Weights depend on the number of threads, so that a study keeps the one it began with.
     """
-    kept = out / RECIPE
-    if resume and kept.is_file():
+    kept = call.out / RECIPE
+    if call.resume and kept.is_file():
         before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
         return recipe.model_copy(update={"threads": before.threads})
-    threads = recipe.threads or max(1, (os.cpu_count() or 1) // jobs)
+    threads = recipe.threads or max(1, (os.cpu_count() or 1) // call.jobs)
     return recipe.model_copy(update={"threads": threads})
 
 
-def train_all(
-    workshop: Workshop,
-    trials: Sequence[Trial],
-    *,
-    jobs: int,
-    arguments: Sequence[str],
-    worker: bool,
-    console: Console,
-) -> None:
-    """Train what is not trained yet, in ``jobs`` processes.
-
-    Args:
-        workshop: of the study.
-        trials: all of them.
-        jobs: processes on this machine; more can be started by hand, by the same command with --resume.
-        arguments: of ``dermdistill`` that start another worker of this study.
-        worker: whether this process is such a worker: it leaves when nothing is left to claim.
-        console: for progress.
-    """
-    with side_by_side(arguments, jobs):
-        work(workshop, trials, console, wait=False)
-    if not worker:
-        work(workshop, trials, console)
+def train_all(workshop: Workshop, trials: Sequence[Trial], call: StudyCall) -> None:
+    """Train what is not trained yet, in as many processes as the call says."""
+    with side_by_side(call.arguments, call.jobs):
+        work(workshop, trials, call.console, wait=False)
+    if not call.worker:
+        work(workshop, trials, call.console)
 
 
 def study_provenance(context: Context, workshop: Workshop, trials: Sequence[Trial], command: str) -> dict[str, Any]:
     """Where a study's figures come from; without any path of this machine."""
-    catalog, recipe = context.catalog, context.recipe
     return {
-        "command": command,
-        "code": code_version(),
-        "machine": machine(),
-        "packages": package_versions(),
+        **context.provenance(command),
         "seeds": sorted({trial.recipe.seed for trial in trials}),
-        "recipe": {"name": recipe.name, "sha256": sha256_json(recipe.model_dump(mode="json"))},
-        "data": {
-            "source": str(catalog["source"].iloc[0]),
-            "images": len(catalog),
-            "lesions": int(catalog["lesion_id"].nunique()),
-            "catalog_sha256": catalog_sha256(catalog),
-            "store_sha256": context.store.sha256,
-            "split_sha256": context.split.info["split_sha256"],
-        },
         "students": trial_records(workshop, trials),
-        "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
