@@ -14,14 +14,15 @@ STALE = 1
 
 @app.command()
 def add(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run or study.")],
     name: Annotated[str, typer.Argument(help="Name of the result, such as edge-64.")],
     results: Results = Path("results"),
 ) -> None:
-    """Copy a run's figures and provenance (no image, no per-image prediction)."""
+    """Copy the figures and provenance of a run or a study (no image, no per-image prediction)."""
     from dermdistill.report.results import collect_results
+    from dermdistill.report.study_results import collect_study, study_of
 
-    collect_results(run, results / name)
+    (collect_study if study_of(run) else collect_results)(run, results / name)
     typer.echo(f"results: {results / name}")
 
 

@@ -164,10 +164,13 @@ def shared_plan(recipe: Recipe, names: Sequence[str]) -> SignalPlan:
 def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> None:
     """Compute the teacher's answers to every view of every trial, once, before the students start."""
     teacher = None
+    stored: set[tuple[str, int]] = set()
     for trial in trials.values():
-        if trial.plan is None:
-            continue
         recipe = trial.recipe
+        views = (recipe.augment.model_dump_json(), recipe.seed)
+        if trial.plan is None or views in stored:
+            continue
+        stored.add(views)
         if teacher is None:
             console.print("[bold]targets[/bold]", highlight=False)
             teacher = open_teacher(context.path / "teacher", recipe, context.teacher_spec, context.stores)
