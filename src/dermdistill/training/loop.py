@@ -35,6 +35,7 @@ from dermdistill.training.checkpoint import (
     save_checkpoint,
 )
 from dermdistill.training.log import log_text
+from dermdistill.training.memory import keep_freed_memory
 from dermdistill.training.order import batches, epoch_order
 from dermdistill.training.progress import TrainingProgress
 from dermdistill.training.record import EpochRecord, gradient_norms
@@ -301,6 +302,7 @@ def train(job: TrainingJob) -> TrainingResult:
         OutputError: checkpoint or log cannot be written.
     """
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    keep_freed_memory()
     trainer = _Trainer(job)
     trainer.resume()
     progress = trainer.progress
