@@ -47,7 +47,7 @@ def measure(words: list[str], steps: int, size: int, batch: int) -> dict[str, fl
         before = resource.getrusage(resource.RUSAGE_SELF)
         output = model(images)
         loss = functional.cross_entropy(torch.cat([output.logits, *output.exits]), labels.repeat(3))
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         after = resource.getrusage(resource.RUSAGE_SELF)
