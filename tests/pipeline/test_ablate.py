@@ -68,6 +68,7 @@ def test_ablation_leaves_tables_plot_and_provenance(finished: Path) -> None:
     provenance = json.loads((finished / "provenance.json").read_text())
     assert provenance["seeds"] == [0, 1] and provenance["command"] == "dermdistill ablate quick"
     assert len(provenance["students"]) == 8
+    assert provenance["teacher"]["size"] == 32 and len(provenance["teacher"]["sha256"]) == 64
     assert not list(finished.rglob("checkpoint*")) and not list(finished.rglob("*.part*"))
 
 

@@ -130,20 +130,23 @@ def _possible(recipe: Recipe, names: Sequence[str], asked: Sequence[str]) -> tup
 
 
 def _trials(context: Context, names: Sequence[str], plan: AblationPlan) -> tuple[dict[str, Trial], dict[str, str]]:
-    """One trial for each distinct student and seed; and which row's training each row takes its figures from."""
+    """One trial for each distinct student and seed; and which row's training each row takes its figures from.
+
+    Seed after seed, the optional rows last: a study that is broken off has whole comparisons.
+    """
     first = context.recipe.seed
     trials: dict[str, Trial] = {}
     trial_of: dict[str, str] = {}
     owners: dict[str, str] = {}
     asked = shared_plan(context.recipe, names)
-    for name in names:
-        count = plan.optional_seeds if ROWS[name].group == "optional" else plan.seeds
-        for seed in range(first, first + count):
-            recipe = row_recipe(context.recipe, name, seed=seed)
-            owner = owners.setdefault(sha256_json(recipe.model_dump(mode="json")), name)
-            trial_of.setdefault(name, owner)
-            needs = recipe.student.distill.needs_teacher
-            trials.setdefault(f"{owner}/{seed}", Trial(owner, recipe, context.split, asked if needs else None))
+    counts = {name: plan.optional_seeds if ROWS[name].group == "optional" else plan.seeds for name in names}
+    wanted = [(ROWS[name].group == "optional", seed, name) for name in names for seed in range(counts[name])]
+    for _, seed, name in sorted(wanted, key=lambda one: one[:2]):
+        recipe = row_recipe(context.recipe, name, seed=first + seed)
+        owner = owners.setdefault(sha256_json(recipe.model_dump(mode="json")), name)
+        trial_of.setdefault(name, owner)
+        needs = recipe.student.distill.needs_teacher
+        trials.setdefault(f"{owner}/{first + seed}", Trial(owner, recipe, context.split, asked if needs else None))
     return trials, trial_of
 
 

@@ -1,5 +1,6 @@
 """A study: many students on one catalog, compared. What `ablate` and `leakage` share: folder, recipe, provenance."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from dermdistill.pipeline.execute import RECIPE, keep_recipe, run_stages, try_ne
 from dermdistill.pipeline.trials import Trial, Workshop, side_by_side, trial_records, work
 from dermdistill.recipes.load import parse_recipe
 from dermdistill.run import RunFolder
+from dermdistill.training.roles import DESCRIPTION
+
+TEACHER_KEYS = ("sha256", "size", "parameters", "weights", "epochs_run", "best_epoch", "monitor", "best_value", "code")
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,11 @@ def train_all(workshop: Workshop, trials: Sequence[Trial], call: StudyCall) -> N
 
 def study_provenance(context: Context, workshop: Workshop, trials: Sequence[Trial], command: str) -> dict[str, Any]:
     """Where a study's figures come from; without any path of this machine."""
+    described = context.path / "teacher" / DESCRIPTION
+    teacher = json.loads(described.read_text()) if described.is_file() else {}
     return {
         **context.provenance(command),
+        **({"teacher": {key: teacher[key] for key in TEACHER_KEYS}} if teacher else {}),
         "seeds": sorted({trial.recipe.seed for trial in trials}),
         "students": trial_records(workshop, trials),
     }
