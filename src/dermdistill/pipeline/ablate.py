@@ -1,5 +1,6 @@
 """Ablation: did distillation help, which part of it, and by how much. One split, one stored teacher, many students."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dermdistill.distill.signals import SignalPlan, signal_plan
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.comparison import compare_rows
 from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe
-from dermdistill.pipeline.context import Context, cache_folder, training_data
+from dermdistill.pipeline.context import Context, cache_folder
 from dermdistill.pipeline.execute import PROVENANCE, RECIPE
 from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
 from dermdistill.pipeline.teachers import open_teacher
@@ -165,22 +166,27 @@ def shared_plan(recipe: Recipe, names: Sequence[str]) -> SignalPlan:
 
 
 def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> None:
-    """Compute the teacher's answers to every view of every trial, once, before the students start."""
-    teacher = None
-    stored: set[tuple[str, int]] = set()
+    """Compute the teacher's answers to every view of every trial, once, before the students start.
+
+    All cores work on it, also where the students will share them: weights depend on the number of threads, but these
+    answers only to the last bits, which float16 does not keep.
+    """
+    taught: dict[tuple[str, int], Trial] = {}
     for trial in trials.values():
-        recipe = trial.recipe
-        views = (recipe.augment.model_dump_json(), recipe.seed)
-        if trial.plan is None or views in stored:
-            continue
-        stored.add(views)
-        if teacher is None:
-            console.print("[bold]targets[/bold]", highlight=False)
-            teacher = open_teacher(context.path / "teacher", recipe, context.teacher_spec, context.stores)
-        data = training_data(context.catalog, context.split, context.store, context.spec, recipe.task)
-        viewing = Viewing(recipe.augment, recipe.seed, data.train_rows)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        store_targets(teacher, viewing, trial.plan, epochs=recipe.student.epochs, cache=cache_folder(), device=device)
+        if trial.plan is not None:
+            taught.setdefault((trial.recipe.augment.model_dump_json(), trial.recipe.seed), trial)
+    if not taught:
+        return
+    console.print("[bold]targets[/bold]", highlight=False)
+    teacher = open_teacher(context.path / "teacher", context.recipe, context.teacher_spec, context.stores)
+    data = context.training_data(context.spec)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(os.cpu_count() or 1)
+    for trial in taught.values():
+        viewing = Viewing(trial.recipe.augment, trial.recipe.seed, data.train_rows)
+        epochs, plan = trial.recipe.student.epochs, trial.plan or SignalPlan()
+        store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=device)
+    torch.set_num_threads(context.recipe.threads or os.cpu_count() or 1)
 
 
 def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
