@@ -11,6 +11,8 @@ import statistics
 import subprocess
 import sys
 
+from dermdistill.provenance import machine, package_versions
+
 CASES = {
     "plain": "",
     "channels_last": "layout",
@@ -80,7 +82,10 @@ def main() -> None:
     }
     plain = medians["plain"]["cpu_ms"]
     ratios = {f"plain / {name}": round(plain / one["cpu_ms"], 3) for name, one in medians.items()}
-    print(json.dumps({"benchmark": "training_step", "threads": 1, **vars(options), "cases": medians, **ratios}))
+    origin = {"machine": machine(), "packages": package_versions()}
+    print(
+        json.dumps({"benchmark": "training_step", "threads": 1, **vars(options), "cases": medians, **ratios, **origin})
+    )
 
 
 if __name__ == "__main__":

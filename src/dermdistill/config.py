@@ -231,6 +231,12 @@ class StudentConfig(NetworkConfig):
 
     distill: DistillConfig = DistillConfig()
 
+    def alone(self) -> "StudentConfig":
+        """The same deployed network taught by labels alone: no teacher, and no exits, which only it would use."""
+        distill = DistillConfig(alpha=0.0, beta=0.0, gamma=1.0)
+        model = self.model.model_copy(update={"exits": ()})
+        return self.model_copy(update={"distill": distill, "model": model})
+
 
 class CompressConfig(Frozen):
     """Static INT8 quantization of the exported student."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dermdistill.atomic import make_folder, write_json
 from dermdistill.errors import OutputError, RunFolderError
@@ -15,6 +15,34 @@ from dermdistill.provenance import sha256_file
 
 RECORD = "run.json"
 LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a folder for this process; the lock goes with the process, however that ends.
+
+    Args:
+        folder: exists.
+        wait: until another process lets go of it; otherwise the block is run with False where one holds it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        handle = (folder / LOCK).open("w")
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror})",
+            next_step="choose another folder with --out",
+        ) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            mine = False
+        else:
+            mine = True
+        yield mine
 
 
 class RunFolder:
@@ -70,23 +98,14 @@ class RunFolder:
                 raise
 
     @contextmanager
-    def _lock(self, *, wait: bool) -> Iterator[IO[str]]:
-        try:
-            handle = (self.path / LOCK).open("w")
-        except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror})",
-                next_step="choose another folder with --out",
-            ) from error
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
+    def _lock(self, *, wait: bool) -> Iterator[None]:
+        with locked(self.path, wait=wait) as mine:
+            if not mine:
                 raise RunFolderError(
                     f"{self.path}: another process runs here",
                     next_step="wait for it, or choose another --out",
-                ) from error
-            yield handle
+                )
+            yield
 
     @staticmethod
     def _read(record: Path) -> dict[str, dict[str, Any]]:

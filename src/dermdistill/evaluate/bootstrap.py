@@ -93,6 +93,23 @@ def interval(values: Floats, *, level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high), skipped)
 
 
+def number_or_none(value: float) -> float | None:
+    """A figure as JSON holds it: null where it is not defined."""
+    return None if np.isnan(value) else float(value)
+
+
+def estimate(value: float, samples: Floats) -> dict[str, float | None]:
+    """A figure and its interval, JSON-able: ``value, low, high``, all null where the figure is NaN.
+
+    Args:
+        value: on the test part itself.
+        samples: the same in every replicate, [S].
+    """
+    bounds = interval(samples) if not np.isnan(value) else Interval(np.nan, np.nan, 0)
+    named = {"value": value, "low": bounds.low, "high": bounds.high}
+    return {name: number_or_none(number) for name, number in named.items()}
+
+
 def differences(first: Mapping[str, Floats], second: Mapping[str, Floats], names: tuple[str, ...]) -> dict[str, Floats]:
     """``first - second``, replicate by replicate: a paired bootstrap, as both saw the same weights.
 

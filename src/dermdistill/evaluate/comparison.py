@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dermdistill.evaluate import bootstrap
@@ -153,31 +152,20 @@ def _counts(test: pd.DataFrame, task: Task) -> Json:
     return {"images": len(test), "lesions": int(test["lesion_id"].nunique()), "per_class": per_class}
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _bounds(value: float, samples: Floats) -> Json:
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    found = bootstrap.interval(samples)
-    return {"value": float(value), "low": _number(found.low), "high": _number(found.high)}
-
-
 def _figures(measured: Retrained, means: Mapping[str, Floats]) -> Json:
     several = len(measured.seeds) > 1
     return {
-        metric: _bounds(points.mean(), means[metric])
+        metric: bootstrap.estimate(points.mean(), means[metric])
         | {
-            "spread": _number(float(points.std(ddof=1))) if several else None,
-            "per_seed": [_number(float(point)) for point in points],
+            "spread": bootstrap.number_or_none(float(points.std(ddof=1))) if several else None,
+            "per_seed": [bootstrap.number_or_none(float(point)) for point in points],
         }
         for metric, points in measured.points.items()
     }
 
 
 def _difference(value: float, samples: Floats, words: tuple[str, str]) -> Json:
-    cell = _bounds(value, samples)
+    cell = bootstrap.estimate(value, samples)
     return cell | {"verdict": verdict(cell["low"], cell["high"], words)}
 
 
@@ -185,7 +173,7 @@ def _paired_differences(pair: Retrained, seed: int) -> Json:
     means = pair.mean_samples(seed=seed)
     return {
         metric: _difference(points.mean(), means[metric], PAIRED_VERDICTS)
-        | {"per_seed": [_number(float(point)) for point in points]}
+        | {"per_seed": [bootstrap.number_or_none(float(point)) for point in points]}
         for metric, points in pair.points.items()
     }
 

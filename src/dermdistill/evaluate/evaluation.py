@@ -42,7 +42,7 @@ class _Result:
     samples: dict[str, Floats]
 
     def cell(self, name: str) -> Json:
-        return _cell(self.points[name], self.samples[name])
+        return bootstrap.estimate(self.points[name], self.samples[name])
 
 
 def evaluate_predictions(
@@ -145,17 +145,6 @@ def _points(scored: Scored, counts: Mapping[str, int]) -> dict[str, float]:
     return values
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _cell(value: float, samples: Floats) -> Json:
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    bounds = bootstrap.interval(samples)
-    return {"value": float(value), "low": _number(bounds.low), "high": _number(bounds.high)}
-
-
 def _model_block(result: _Result, counts: Mapping[str, int]) -> Json:
     scored = result.scored
     return {
@@ -183,8 +172,8 @@ def _curves(scored: Scored) -> Json:
                 "low": row.low,
                 "high": row.high,
                 "n": row.n,
-                "confidence": _number(row.confidence),
-                "accuracy": _number(row.accuracy),
+                "confidence": bootstrap.number_or_none(row.confidence),
+                "accuracy": bootstrap.number_or_none(row.accuracy),
             }
             for row in bins
         ],
@@ -208,6 +197,7 @@ def _difference_block(results: Mapping[str, _Result]) -> Json:
             a, b = results[first], results[second]
             samples = bootstrap.differences(a.samples, b.samples, names)
             block[f"{first} - {second}"] = {
-                key: _cell(a.points[name] - b.points[name], samples[name]) for key, name in COMPARED.items()
+                key: bootstrap.estimate(a.points[name] - b.points[name], samples[name])
+                for key, name in COMPARED.items()
             }
     return block

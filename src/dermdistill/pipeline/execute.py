@@ -79,16 +79,27 @@ def run_stages(context: Context, names: Iterable[str], console: Console) -> None
             stage.work(context, inputs)
 
 
-def keep_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe of a new run; compare it with that of a resumed one."""
+def kept_recipe(path: Path) -> Recipe | None:
+    """The recipe that a run folder was started with; None where it keeps none yet.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
     kept = path / RECIPE
     if not kept.is_file():
-        write_text(kept, recipe_text(recipe))
-        return
+        return None
     try:
-        before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
+        return parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunFolderError(f"{kept}: is damaged ({error})", next_step="choose another folder with --out") from error
+
+
+def keep_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe of a new run; compare it with that of a resumed one."""
+    before = kept_recipe(path)
+    if before is None:
+        write_text(path / RECIPE, recipe_text(recipe))
+        return
     changed = _differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     if changed:
         raise RunFolderError(

@@ -99,11 +99,10 @@ def student_alone(recipe: Recipe, *, protocol: str = LESION, seed: int = 0, **sc
         seed: of the training.
         schedule: keys of ``student`` to change, such as ``epochs``.
     """
-    values = recipe.model_dump(mode="json")
+    values = recipe.model_copy(update={"student": recipe.student.alone()}).model_dump(mode="json")
     values["seed"] = seed
     values["data"]["protocol"] = protocol
-    values["student"].update(schedule, distill={"alpha": 0.0, "beta": 0.0, "gamma": 1.0})
-    values["student"]["model"]["exits"] = []
+    values["student"].update(schedule)
     return parse_recipe(values, source=f"{recipe.name}, student alone, {protocol}")
 
 

@@ -17,7 +17,7 @@ from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier
 from dermdistill.compress.onnx_export import export_onnx
 from dermdistill.compress.static_int8 import quantize_int8
-from dermdistill.config import DistillConfig, Recipe
+from dermdistill.config import Recipe
 from dermdistill.data.audit import audit_split
 from dermdistill.data.catalog import catalog_sha256, write_catalog
 from dermdistill.data.copies import exact_copies
@@ -96,15 +96,8 @@ def train_student(context: Context, inputs: str) -> None:
 
 def train_control(context: Context, inputs: str) -> None:
     """Train the same deployed network on the labels alone, and export it."""
-    recipe, folder = context.recipe, context.path / "controls" / CONTROL
-    student = recipe.student
-    alone = student.model_copy(
-        update={
-            "distill": DistillConfig(alpha=0.0, beta=0.0, gamma=1.0),
-            "model": student.model.model_copy(update={"exits": ()}),
-        }
-    )
-    recipe = recipe.model_copy(update={"student": alone})
+    folder = context.path / "controls" / CONTROL
+    recipe = context.recipe.model_copy(update={"student": context.recipe.student.alone()})
     train_role("student", recipe, context.training_data(context.spec), folder=folder, inputs=inputs)
     export_onnx(load_trained(folder).deployed(), context.spec, context.path / MODEL_FILES[CONTROL])
 

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
 from dermdistill.config import Recipe
 from dermdistill.pipeline.context import Context
-from dermdistill.pipeline.execute import RECIPE, keep_recipe, run_stages, try_networks
+from dermdistill.pipeline.execute import keep_recipe, kept_recipe, run_stages, try_networks
 from dermdistill.pipeline.trials import Trial, Workshop, side_by_side, trial_records, work
-from dermdistill.recipes.load import parse_recipe
 from dermdistill.run import RunFolder
 from dermdistill.training.roles import DESCRIPTION
 
@@ -84,11 +82,8 @@ def shared_threads(recipe: Recipe, call: StudyCall) -> Recipe:
 
     Weights depend on the number of threads, so that a study keeps the one it began with.
     """
-    kept = call.out / RECIPE
-    if call.resume and kept.is_file():
-        before = parse_recipe(yaml.safe_load(kept.read_text()), source=str(kept))
-        return recipe.model_copy(update={"threads": before.threads})
-    threads = recipe.threads or max(1, (os.cpu_count() or 1) // call.jobs)
+    before = kept_recipe(call.out) if call.resume else None
+    threads = before.threads if before else recipe.threads or max(1, (os.cpu_count() or 1) // call.jobs)
     return recipe.model_copy(update={"threads": threads})
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from dermdistill.config import Recipe
 from dermdistill.data.split import Split, load_split
 from dermdistill.distill.objective import TeacherShape
@@ -17,6 +15,7 @@ from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_file
 from dermdistill.recipes.load import load_recipe
 from dermdistill.training.loop import TrainingData
+from dermdistill.training.residence import default_device
 from dermdistill.training.roles import WEIGHTS, load_trained
 from dermdistill.training.teachers import (
     LiveTeachers,
@@ -147,9 +146,8 @@ def signal_source(
     viewing = Viewing(recipe.augment, recipe.seed, data.train_rows)
     if distill.targets == "live":
         return LiveTeachers(teachers, viewing, asked)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stores = [
-        store_targets(teacher, viewing, asked, epochs=recipe.student.epochs, cache=cache, device=device)
+        store_targets(teacher, viewing, asked, epochs=recipe.student.epochs, cache=cache, device=default_device())
         for teacher in teachers
     ]
     return StoredTeachers(stores, teachers[0].image_ids)

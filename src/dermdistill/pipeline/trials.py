@@ -5,7 +5,6 @@ is claimed by a lock on its folder, so several processes, on several devices, ca
 process has claimed is left to it, and taken over where that process died.
 """
 
-import fcntl
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ from dermdistill.config import Recipe
 from dermdistill.data.catalog import catalog_sha256
 from dermdistill.data.split import Split
 from dermdistill.distill.signals import SignalPlan
-from dermdistill.errors import OutputError
 from dermdistill.evaluate.predictions import predictions_frame
 from dermdistill.pipeline.context import Stores, training_data
 from dermdistill.pipeline.teachers import student_teaching
 from dermdistill.provenance import code_version, sha256_file, sha256_json
+from dermdistill.run import locked
+from dermdistill.training.residence import default_device
 from dermdistill.training.roles import WEIGHTS, load_trained, train_role
 from dermdistill.training.validation import predict_logits
 
 DONE = "trial.json"
 PREDICTIONS = "predictions.parquet"
-LOCK = ".lock"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,14 @@ class Workshop:
     catalog: pd.DataFrame
     stores: Stores
 
+    @cached_property
+    def _catalog_hash(self) -> str:
+        return catalog_sha256(self.catalog)
+
+    @cached_property
+    def _teacher_hash(self) -> str:
+        return sha256_file(self.folder / "teacher" / WEIGHTS)
+
     def folder_of(self, trial: Trial) -> Path:
         """Where a trial's files are."""
         return self.folder / "trials" / trial.label
@@ -82,15 +90,14 @@ class Workshop:
     def inputs(self, trial: Trial) -> str:
         """Hash of everything that a trial's weights depend on."""
         recipe = trial.recipe
-        teacher = self.folder / "teacher" / WEIGHTS
         return sha256_json(
             {
                 "version": __version__,
                 "recipe": recipe.model_dump(
                     mode="json", include={"task", "seed", "threads", "augment", "student", "data"}
                 ),
-                "teacher": sha256_file(teacher) if recipe.student.distill.needs_teacher else "",
-                "catalog": catalog_sha256(self.catalog),
+                "teacher": self._teacher_hash if recipe.student.distill.needs_teacher else "",
+                "catalog": self._catalog_hash,
                 "images": self.stores.at(recipe.data.preprocess()).sha256,
                 "split": trial.split.info["split_sha256"],
             }
@@ -120,7 +127,7 @@ def run_trial(workshop: Workshop, trial: Trial) -> None:
     inputs = workshop.inputs(trial)
     described = train_role("student", recipe, data, folder=folder, inputs=inputs, teachers=source, shapes=shapes)
     model = load_trained(folder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     rows = workshop.catalog.set_index("image_id", drop=False)
     frames = []
     for part in ("val", "test"):
@@ -151,28 +158,11 @@ def work(workshop: Workshop, trials: Sequence[Trial], console: Console, *, wait:
         for number, trial in enumerate(trials, start=1):
             if workshop.is_done(trial):
                 continue
-            with _claim(workshop.folder_of(trial), wait=waiting) as mine:
+            with locked(make_folder(workshop.folder_of(trial)), wait=waiting) as mine:
                 if not mine or workshop.is_done(trial):
                     continue
                 console.print(f"[bold]{trial.label}[/bold] ({number} of {len(trials)})", highlight=False)
                 run_trial(workshop, trial)
-
-
-@contextmanager
-def _claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a trial's folder for this process; yields False where another holds it and ``wait`` is off."""
-    make_folder(folder)
-    try:
-        handle = (folder / LOCK).open("w")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dermdistill.atomic import write_json, write_text
+from dermdistill.evaluate.comparison import NO_EVIDENCE
 from dermdistill.report import markdown
 from dermdistill.report.forest import forest_plot
 from dermdistill.report.formats import NOT_COMPUTABLE, metric_title, number, signed
 
-NO_EVIDENCE = "no evidence"
 CSV_COLUMNS = (
     "row", "seeds", "metric", "value", "low", "high", "spread",
     "control", "difference", "difference_low", "difference_high", "verdict",

@@ -8,9 +8,10 @@ import yaml
 
 from dermdistill.atomic import write_bytes, write_json, write_text
 from dermdistill.errors import RunFolderError
+from dermdistill.report.comparison_page import SECTIONS
 from dermdistill.report.results import SPLIT_KEYS, without_paths
 
-STUDIES = ("ablation", "leakage")
+STUDIES = tuple(SECTIONS)
 TEXTS = (".md", ".csv", ".tex", ".svg")
 
 

@@ -14,32 +14,30 @@ from rich.progress import (
 )
 
 
-def _bar(title: str, console: Console) -> Progress:
-    return Progress(
-        TextColumn(f"  {title}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 class StepProgress:
     """A bar over steps of equal work.
 
     Args:
         title: what is done.
         steps: how many.
+        done: steps already behind.
         console: where to; standard error by default.
     """
 
-    def __init__(self, title: str, *, steps: int, console: Console | None = None) -> None:
-        self.bar = _bar(title, console or Console(stderr=True))
-        self.task = self.bar.add_task(title, total=steps)
+    def __init__(self, title: str, *, steps: int, done: int = 0, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bar = Progress(
+            TextColumn(f"  {title}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(title, total=steps, completed=done)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -55,7 +53,7 @@ class StepProgress:
         self.bar.advance(self.task)
 
 
-class TrainingProgress:
+class TrainingProgress(StepProgress):
     """A bar over all steps of a training; without a terminal only the epochs' lines are printed.
 
     Args:
@@ -70,25 +68,10 @@ class TrainingProgress:
     def __init__(
         self, role: str, *, steps: int, done: int, epochs: int, monitor: str, console: Console | None = None
     ) -> None:
+        super().__init__(role, steps=steps, done=done, console=console)
         self.role = role
         self.epochs = epochs
         self.monitor = monitor
-        self.console = console or Console(stderr=True)
-        self.bar = _bar(role, self.console)
-        self.task = self.bar.add_task(role, total=steps, completed=done)
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def step(self) -> None:
-        """One optimizer step is done."""
-        self.bar.advance(self.task)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch is done; ``record`` is its line of the log."""

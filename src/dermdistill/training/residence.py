@@ -1,14 +1,17 @@
 """Where stored images live while a network trains: in the device's memory where they fit, else on the host."""
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from dermdistill.data.augment import Images
 
 # Of the device's free memory: the rest is for weights, activations and the optimizer.
 LARGEST_SHARE = 0.5
 
-Images = npt.NDArray[np.uint8] | Tensor
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resident(images: Images, device: torch.device, *, free_bytes: int | None = None) -> Images:
