@@ -14,7 +14,7 @@ import pytest
 from dermdistill.config import Recipe
 from dermdistill.errors import ConfigError, DataError, RunFolderError
 from dermdistill.pipeline import trials
-from dermdistill.pipeline.ablate import AblationPlan, _possible, run_ablation
+from dermdistill.pipeline.ablate import AblationPlan, _possible, chosen_on_validation, run_ablation
 from dermdistill.pipeline.ablation_rows import CONTROL, chosen_rows
 from dermdistill.pipeline.study import StudyCall
 from dermdistill.recipes.load import load_recipe
@@ -35,7 +35,7 @@ SETTINGS = [
     "augment.mixup=0.3",
     "evaluate.bootstrap_samples=50",
 ]
-ROWS = ("single_stage", "t2_a50", "multi_stage_fusion")
+ROWS = ("single_stage", "t2_a50", "multi_stage_fusion", "fusion_teacher_only")
 
 
 def recipe(*more: str) -> Recipe:
@@ -67,7 +67,7 @@ def test_ablation_leaves_tables_plot_and_provenance(finished: Path) -> None:
         assert (finished / f"ablation.{suffix}").stat().st_size > 0
     provenance = json.loads((finished / "provenance.json").read_text())
     assert provenance["seeds"] == [0, 1] and provenance["command"] == "dermdistill ablate quick"
-    assert len(provenance["students"]) == 8
+    assert len(provenance["students"]) == 10
     assert provenance["teacher"]["size"] == 32 and len(provenance["teacher"]["sha256"]) == 64
     assert not list(finished.rglob("checkpoint*")) and not list(finished.rglob("*.part*"))
 
@@ -75,12 +75,37 @@ def test_ablation_leaves_tables_plot_and_provenance(finished: Path) -> None:
 def test_every_row_is_measured_on_the_test_part_and_compared_with_its_controls(finished: Path) -> None:
     result = result_of(finished)
     rows = result["rows"]
-    assert list(rows) == [CONTROL, "no_teacher_fusion", "single_stage", "multi_stage_fusion", "t2_a50"]
+    assert list(rows) == [
+        CONTROL,
+        "no_teacher_fusion",
+        "single_stage",
+        "multi_stage_fusion",
+        "t2_a50",
+        "fusion_teacher_only",
+    ]
     split = pd.read_csv(finished / "split.csv")
     assert result["n"]["images"] == int((split["split"] == "test").sum())
     assert set(rows["multi_stage_fusion"]["differences"]) == {CONTROL, "no_teacher_fusion"}
     assert rows[CONTROL]["differences"] == {} and rows["single_stage"]["seeds"] == [0, 1]
     assert set(result["validation"]) == set(rows)
+
+
+def test_the_note_names_the_setting_that_validation_chooses_whatever_the_test_part_says(finished: Path) -> None:
+    result = result_of(finished)
+    tried = ("multi_stage_fusion", "fusion_teacher_only")
+    best = max(tried, key=lambda name: result["validation"][name]["metrics"]["macro_auc"]["value"])
+    assert [note for note in result["notes"] if f"chooses {best} by macro_auc" in note]
+
+
+def test_nothing_is_chosen_where_nothing_was_searched_or_defined() -> None:
+    def rows(**values: float | None) -> dict[str, Any]:
+        return {name: {"metrics": {"macro_auc": {"value": value}}} for name, value in values.items()}
+
+    assert chosen_on_validation(rows(no_teacher=0.9, multi_stage_fusion=0.8), "macro_auc") == []
+    assert chosen_on_validation(rows(multi_stage_fusion=0.8, fusion_logits=None), "macro_auc") == []
+    tried = rows(no_teacher=0.95, multi_stage_fusion=0.8, fusion_logits=0.9)
+    [note] = chosen_on_validation(tried, "macro_auc")
+    assert "chooses fusion_logits" in note and "no_teacher" not in note
 
 
 def test_rows_of_one_setting_are_one_training(finished: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from dermdistill.config import Recipe
 from dermdistill.errors import ConfigError
-from dermdistill.pipeline.ablation_rows import CONTROL, GROUPS, ROWS, chosen_rows, row_recipe
+from dermdistill.pipeline.ablation_rows import CONTROL, GROUPS, ROWS, chosen_rows, row_recipe, searched_rows
 from dermdistill.recipes.load import load_recipe
 
 EDGE = load_recipe("edge")
@@ -45,6 +45,13 @@ def test_the_grid_is_the_published_one() -> None:
         for student in [row_recipe(EDGE, name, seed=0).student]
     }
     assert cells == {(t, a, round(1 - a, 10)) for t in (1.0, 2.0) for a in (0.5, 0.9)}
+
+
+def test_searched_settings_are_the_fused_arm_with_other_weights() -> None:
+    arm = row_recipe(EDGE, "multi_stage_fusion", seed=0).student
+    settings = [row_recipe(EDGE, name, seed=0).student for name in searched_rows()]
+    assert all(setting.model == arm.model for setting in settings)
+    assert len({setting.model_dump_json() for setting in settings}) == len(settings) == 4
 
 
 def test_a_row_and_its_second_control_differ_in_nothing_but_the_teacher() -> None:

@@ -1,5 +1,6 @@
 """``dermdistill ablate`` and ``leakage``: many students on one catalog, compared."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def ablate(
     *,
     data: Data = None,
     rows: Annotated[
-        str, typer.Option("--rows", help="Groups (arms, grid, optional) and rows, with commas between.")
+        str, typer.Option("--rows", help="Groups (arms, grid, search, optional) and rows, commas between.")
     ] = "arms,grid,optional",
     seeds: Seeds = 3,
     optional_seeds: Annotated[
@@ -44,11 +45,8 @@ def ablate(
     from dermdistill.pipeline.ablate import AblationPlan, run_ablation
     from dermdistill.pipeline.study import StudyCall
 
-    words = ["ablate", recipe, "--out", str(out), "--rows", rows, "--seeds", str(seeds)]
-    words += ["--optional-seeds", str(optional_seeds)]
-    words += [] if data is None else ["--data", str(data)]
-    words += [] if teacher is None else ["--teacher", str(teacher)]
-    words += [word for setting in settings or [] for word in ("--set", setting)]
+    options = {"--out": out, "--rows": rows, "--seeds": seeds, "--optional-seeds": optional_seeds}
+    words = _words("ablate", recipe, {**options, "--data": data, "--teacher": teacher}, settings)
     names = tuple(name.strip() for name in rows.split(",") if name.strip())
     call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
     table = run_ablation(chosen, AblationPlan(names, seeds, optional_seeds, teacher), call)
@@ -72,12 +70,16 @@ def leakage(
     from dermdistill.pipeline.leakage import run_leakage
     from dermdistill.pipeline.study import StudyCall
 
-    words = ["leakage", recipe, "--out", str(out), "--seeds", str(seeds)]
-    words += [] if data is None else ["--data", str(data)]
-    words += [word for setting in settings or [] for word in ("--set", setting)]
+    words = _words("leakage", recipe, {"--out": out, "--seeds": seeds, "--data": data}, settings)
     call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
     table = run_leakage(chosen, call, seeds=seeds)
     typer.echo(f"table: {table}")
+
+
+def _words(command: str, recipe: str, options: Mapping[str, object], settings: list[str] | None) -> list[str]:
+    """The command as it was typed, without the options that only say how this process takes part."""
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return [command, recipe, *given, *(word for setting in settings or [] for word in ("--set", setting))]
 
 
 def without_folders(words: list[str]) -> str:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from rich.console import Console
 
 from dermdistill.atomic import atomic_folder, write_json
 from dermdistill.config import Recipe
+from dermdistill.data.split import load_split
 from dermdistill.distill.signals import SignalPlan, signal_plan
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.comparison import compare_rows
-from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe
+from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe, searched_rows
 from dermdistill.pipeline.context import Context, cache_folder
 from dermdistill.pipeline.execute import PROVENANCE, RECIPE
 from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
@@ -26,6 +26,7 @@ from dermdistill.pipeline.trials import Trial, Workshop, by_row
 from dermdistill.provenance import sha256_file, sha256_json
 from dermdistill.recipes.load import load_recipe, parse_recipe
 from dermdistill.report.comparison import write_comparison
+from dermdistill.training.residence import default_device
 from dermdistill.training.roles import WEIGHTS
 from dermdistill.training.teachers import Viewing, store_targets
 
@@ -86,7 +87,7 @@ def run_ablation(recipe: Recipe, plan: AblationPlan, call: StudyCall) -> Path:
             _compared(recipe, names, trial_of, by_row(workshop, students, part), part) for part in ("test", "val")
         )
         result["validation"] = validation["rows"]
-        result["notes"] += left_out
+        result["notes"] += [*left_out, *chosen_on_validation(validation["rows"], recipe.student.monitor)]
         write_json(call.out / PROVENANCE, study_provenance(context, workshop, students, call.command))
         write_comparison(result, call.out, name=NAME, titles={name: ROWS[name].title for name in names})
     return call.out / f"{NAME}.md"
@@ -109,6 +110,25 @@ def _compared(
         seed=recipe.evaluate.bootstrap_seed,
         part=part,
     )
+
+
+def chosen_on_validation(rows: Mapping[str, Any], metric: str) -> list[str]:
+    """Which setting of the fused multi-stage student the validation part chooses, where several were tried.
+
+    Args:
+        rows: of the comparison on the validation part.
+        metric: of ``rows``; the highest mean over seeds is chosen.
+    """
+    tried = {name: row["metrics"][metric]["value"] for name, row in rows.items() if name in searched_rows()}
+    means = {name: mean for name, mean in tried.items() if mean is not None}
+    if len(means) < 2:
+        return []
+    best = max(means, key=means.__getitem__)
+    figures = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+    return [
+        f"Of {len(means)} settings of multi-stage + layer fusion the validation part chooses {best} by {metric} "
+        f"({figures}). Its test figures are those of a setting chosen before; the others' are not to be chosen from."
+    ]
 
 
 def _possible(recipe: Recipe, names: Sequence[str], asked: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -180,12 +200,11 @@ def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> 
     console.print("[bold]targets[/bold]", highlight=False)
     teacher = open_teacher(context.path / "teacher", context.recipe, context.teacher_spec, context.stores)
     data = context.training_data(context.spec)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(os.cpu_count() or 1)
     for trial in taught.values():
         viewing = Viewing(trial.recipe.augment, trial.recipe.seed, data.train_rows)
         epochs, plan = trial.recipe.student.epochs, trial.plan or SignalPlan()
-        store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=device)
+        store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=default_device())
     torch.set_num_threads(context.recipe.threads or os.cpu_count() or 1)
 
 
@@ -208,7 +227,7 @@ def adopt_teacher(context: Context, run: Path) -> None:
     """Copy the teacher of a run with the same images and the same split.
 
     Raises:
-        DataError: its data or split are others.
+        DataError: its data or split are others, or its split cannot be read.
         ConfigError: it holds no trained teacher.
     """
     target, weights = context.path / "teacher", run / "teacher" / WEIGHTS
@@ -216,8 +235,8 @@ def adopt_teacher(context: Context, run: Path) -> None:
         raise ConfigError(
             f"--teacher: {run} holds no trained teacher", rule="the folder of a run whose stage `teacher` is done"
         )
-    theirs, own = _split_hashes(run), context.split.info
-    differing = [key for key in ("catalog_sha256", "split_sha256") if theirs.get(key) != own[key]]
+    theirs, own = load_split(run).info, context.split.info
+    differing = [key for key in ("catalog_sha256", "split_sha256") if theirs[key] != own[key]]
     if differing:
         raise DataError(
             f"--teacher: {run} was trained on another {' and '.join(key.removesuffix('_sha256') for key in differing)}",
@@ -228,12 +247,3 @@ def adopt_teacher(context: Context, run: Path) -> None:
         return
     with atomic_folder(target) as temporary:
         shutil.copytree(run / "teacher", temporary, dirs_exist_ok=True)
-
-
-def _split_hashes(run: Path) -> dict[str, str]:
-    path = run / "split.json"
-    try:
-        info = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})", rule="a run folder") from error
-    return dict(info) if isinstance(info, dict) else {}

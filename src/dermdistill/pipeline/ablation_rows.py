@@ -9,7 +9,7 @@ from dermdistill.errors import ConfigError
 from dermdistill.recipes.load import parse_recipe
 
 CONTROL = "no_teacher"
-GROUPS = ("arms", "grid", "optional")
+GROUPS = ("arms", "grid", "search", "optional")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Row:
 
     Attributes:
         title: for people.
-        group: ``arms``, ``grid`` or ``optional``.
+        group: ``arms``, ``grid``, ``search`` (settings of multi-stage + layer fusion, among which the validation part
+            chooses) or ``optional``.
         changes: keys of the recipe, dotted, and their values in this row.
         control: a further row that it is compared with, beside the student without a teacher.
     """
@@ -30,6 +31,7 @@ class Row:
 
 
 _LABELS_ONLY = {"student.distill.alpha": 0.0, "student.distill.beta": 0.0, "student.distill.gamma": 1.0}
+_FUSED = "no_teacher_fusion"
 _PLAIN = {"student.model.exits": [], "student.model.fusion": False, "student.distill.stages": []}
 
 
@@ -45,6 +47,10 @@ def _single(temperature: float, share: float, **more: Any) -> dict[str, Any]:
     }
 
 
+def _weights(alpha: float, beta: float, gamma: float) -> dict[str, Any]:
+    return {f"student.distill.{name}": value for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma))}
+
+
 ROWS: dict[str, Row] = {
     CONTROL: Row("no teacher", "arms", {**_PLAIN, **_LABELS_ONLY}),
     "no_teacher_fusion": Row(
@@ -54,11 +60,20 @@ ROWS: dict[str, Row] = {
     "multi_stage": Row(
         "multi-stage", "arms", {"student.model.fusion": False, "student.distill.feature_share": 0.0}
     ),
-    "multi_stage_fusion": Row("multi-stage + layer fusion", "arms", {}, control="no_teacher_fusion"),
+    "multi_stage_fusion": Row("multi-stage + layer fusion", "arms", {}, _FUSED),
     "t1_a50": Row("single-stage, T 1, alpha .5", "grid", _single(1.0, 0.5)),
     "t1_a90": Row("single-stage, T 1, alpha .9", "grid", _single(1.0, 0.9)),
     "t2_a50": Row("single-stage, T 2, alpha .5", "grid", _single(2.0, 0.5)),
     "t2_a90": Row("single-stage, T 2, alpha .9", "grid", _single(2.0, 0.9)),
+    "fusion_logits": Row(
+        "multi-stage + layer fusion, logits alone", "search", {"student.distill.feature_share": 0.0}, _FUSED
+    ),
+    "fusion_teacher_heavy": Row(
+        "multi-stage + layer fusion, weights .1/.8/.1", "search", _weights(0.1, 0.8, 0.1), _FUSED
+    ),
+    "fusion_teacher_only": Row(
+        "multi-stage + layer fusion, weights .1/.9/0", "search", _weights(0.1, 0.9, 0.0), _FUSED
+    ),
     "logit_std": Row("LogitStd", "optional", _single(2.0, 0.5, logits_loss="logit_std")),
     "dist": Row("DIST", "optional", _single(1.0, 0.5, logits_loss="dist")),
     "class_rebalanced": Row("class-rebalanced KD", "optional", _single(2.0, 0.5, logits_loss="class_rebalanced")),
@@ -80,7 +95,7 @@ ROWS: dict[str, Row] = {
         "multi-stage + layer fusion, weights by gradient norm",
         "optional",
         {"student.distill.balance": "gradient_norm"},
-        control="no_teacher_fusion",
+        _FUSED,
     ),
     "no_teacher_unmixed": Row("no teacher, no mixup", "optional", {**_PLAIN, **_LABELS_ONLY, "augment.mixup": 0.0}),
     "dkd": Row(
@@ -107,6 +122,11 @@ def chosen_rows(names: Sequence[str]) -> list[str]:
     wanted = {name for name, row in ROWS.items() if name in names or row.group in names} | {CONTROL}
     wanted |= {control for name in wanted if (control := ROWS[name].control)}
     return [name for name in ROWS if name in wanted]
+
+
+def searched_rows() -> list[str]:
+    """The settings of one method, multi-stage with layer fusion, of which the validation part chooses one."""
+    return ["multi_stage_fusion", *(name for name, row in ROWS.items() if row.group == "search")]
 
 
 def row_recipe(recipe: Recipe, name: str, *, seed: int) -> Recipe:
