@@ -64,13 +64,17 @@ def resize_image(image: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDAr
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ConfigError(f"image is {image.dtype} {list(image.shape)}", rule="an RGB image is uint8 [H, W, 3]")
-    height, width = image.shape[:2]
+    return resize_picture(Image.fromarray(image), spec)
+
+
+def resize_picture(picture: Image.Image, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """The same for a Pillow picture of mode RGB, whose pixels need not be copied first."""
+    width, height = picture.size
     box: tuple[float, float, float, float] = (0, 0, width, height)
     if spec.resize == "crop":
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-    picture = Image.fromarray(image)
     resized = picture.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized, dtype=np.uint8)
 

@@ -85,6 +85,14 @@ def test_all_faulty_files_are_named_at_once(bundle: Path) -> None:
     assert f"{INT8_FILE}: has 5 bytes, not 400" in caught.value.problem
 
 
+@pytest.mark.parametrize("name", ["model.pkl", ".hidden", "notes"])
+def test_file_that_the_manifest_does_not_name_is_refused_by_name(bundle: Path, name: str) -> None:
+    (bundle / name).mkdir() if name == "notes" else (bundle / name).touch()
+    with pytest.raises(BundleError) as caught:
+        read_manifest(bundle)
+    assert caught.value.problem == f"{bundle / name}: is not in the manifest"
+
+
 def _resealed(bundle: Path, **changes: Any) -> str:
     """The manifest's text with other values and a hash that fits them."""
     values = {**json.loads((bundle / MANIFEST_FILE).read_text()), **changes}

@@ -18,6 +18,7 @@ from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier, Predictor, decide, softmax
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import CODES, Task, class_names
+from dermdistill.pictures import PictureError
 from dermdistill.preprocess import PreprocessSpec, normalise, resize_image
 
 SPEC = PreprocessSpec(24)
@@ -28,17 +29,22 @@ def _weights(classes: int, seed: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(3, classes)).astype(np.float32)
 
 
-def _write_model(path: Path, weights: npt.NDArray[np.float32], size: int = SPEC.size) -> None:
-    """Mean colour times ``weights``: a classifier whose logits numpy can check."""
+def _write_model(
+    path: Path, weights: npt.NDArray[np.float32], size: int = SPEC.size, *, sees_place: bool = False
+) -> None:
+    """Mean colour times ``weights``, logits that numpy can check; on request of the first quarter alone."""
     classes = weights.shape[1]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, size, size])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
     nodes = [
-        helper.make_node("ReduceMean", ["images", "axes"], ["colour"], keepdims=0),
+        helper.make_node("Slice", ["images", "start", "end", "axes"], ["part"]),
+        helper.make_node("ReduceMean", ["part", "axes"], ["colour"], keepdims=0),
         helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
     ]
     constants = [
         numpy_helper.from_array(np.array([2, 3]), "axes"),
+        numpy_helper.from_array(np.array([0, 0]), "start"),
+        numpy_helper.from_array(np.array([size // 2 if sees_place else size] * 2), "end"),
         numpy_helper.from_array(weights, "weights"),
     ]
     graph = helper.make_graph(nodes, "mean colour", [images], [logits], constants)
@@ -47,12 +53,17 @@ def _write_model(path: Path, weights: npt.NDArray[np.float32], size: int = SPEC.
 
 
 def _write_bundle(
-    folder: Path, *, task: Task = "diagnosis", student: float | None = 0.0, int8: float | None = 1.0
+    folder: Path,
+    *,
+    task: Task = "diagnosis",
+    student: float | None = 0.0,
+    int8: float | None = 1.0,
+    sees_place: bool = False,
 ) -> Path:
     folder.mkdir(exist_ok=True)
     classes = len(class_names(task))
     _write_model(folder / FP32_FILE, _weights(classes, 0))
-    _write_model(folder / INT8_FILE, _weights(classes, 1))
+    _write_model(folder / INT8_FILE, _weights(classes, 1), sees_place=sees_place)
     thresholds = {"student": {"at_95_sensitivity": student}, "student_int8": {"at_95_sensitivity": int8}}
     write_manifest(folder, task=task, spec=SPEC, thresholds=thresholds, provenance={})
     return folder
@@ -119,6 +130,32 @@ def test_files_and_arrays_give_the_same_prediction(bundle: Path, tmp_path: Path)
     assert from_files == predictor.predict([photo, grey])
 
 
+def test_bytes_give_the_prediction_of_their_file(bundle: Path, tmp_path: Path) -> None:
+    Image.fromarray(_photos(1)[0]).save(tmp_path / "a.jpg")
+    predictor = Predictor(bundle)
+    assert predictor.predict([(tmp_path / "a.jpg").read_bytes()]) == predictor.predict([tmp_path / "a.jpg"])
+
+
+def test_predict_each_goes_on_after_a_bad_image(bundle: Path) -> None:
+    photos, predictor = _photos(3), Predictor(bundle)
+    first, fault, second = predictor.predict_each([photos[0], b"no image", photos[1]])
+    assert [first, second] == predictor.predict(photos[:2])
+    assert isinstance(fault, PictureError) and fault.reason == "not_an_image"
+    assert predictor.predict_each([b""])[0].reason == "empty"  # type: ignore[union-attr]
+
+
+def test_flips_average_the_four_reflections_and_decide_nothing(tmp_path: Path) -> None:
+    bundle = _write_bundle(tmp_path / "bundle", sees_place=True)
+    photo, predictor = _photos(1)[0], Predictor(bundle)
+    views = [photo, photo[::-1], photo[:, ::-1], photo[::-1, ::-1]]
+    plain = predictor.predict([np.ascontiguousarray(view) for view in views])
+    (flipped,) = predictor.predict([photo], flips=True)
+    mean = np.mean([list(one.probs.values()) for one in plain], axis=0)
+    assert list(flipped.probs.values()) == pytest.approx(mean, abs=1e-6)
+    assert len({one.melanoma_probability for one in plain}) == 4
+    assert flipped.decision == "no_threshold" and plain[0].decision != "no_threshold"
+
+
 def test_predict_of_nothing_is_nothing(bundle: Path) -> None:
     assert Predictor(bundle).predict([]) == []
 
@@ -129,12 +166,12 @@ def test_every_bad_image_is_listed_and_nothing_predicted(bundle: Path, tmp_path:
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.jpg").write_text("not an image")
-    Image.fromarray(np.zeros((9, 9), dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.new("F", (9, 9)).save(tmp_path / "deep.tiff")
     bad = [
         tmp_path / "missing.jpg",
         tmp_path / "cut.jpg",
         tmp_path / "text.jpg",
-        tmp_path / "deep.png",
+        tmp_path / "deep.tiff",
         tmp_path,
         photo.astype(np.float32),
         photo[..., 0],
@@ -144,7 +181,7 @@ def test_every_bad_image_is_listed_and_nothing_predicted(bundle: Path, tmp_path:
     with pytest.raises(DataError) as caught:
         Predictor(bundle).predict([photo, *bad])  # type: ignore[list-item]
     assert [fault.split(":")[0] for fault in caught.value.faults] == [f"image {i}" for i in range(1, 10)]
-    for word in ("missing.jpg", "cut.jpg", "text.jpg", "I;16", "float32", "NoneType"):
+    for word in ("missing.jpg", "cut.jpg", "text.jpg", "floating-point", "float32", "NoneType"):
         assert word in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ import yaml
 from PIL import Image
 
 import dermdistill
+from dermdistill.bundle.manifest import read_manifest, write_manifest
 from dermdistill.config import DataConfig, SyntheticConfig
 from dermdistill.labels import CODES
 from dermdistill.models.build import BackboneSummary
@@ -66,7 +68,7 @@ def test_version_is_the_packages(call: Any) -> None:
 @pytest.mark.parametrize("group", [(), ("data",), ("recipes",), ("results",)])
 def test_help_names_every_command(group: tuple[str, ...], call: Any) -> None:
     commands = {
-        (): ("run", "report", "models", "predict", "data", "recipes", "results"),
+        (): ("run", "report", "models", "predict", "score", "bundle", "data", "recipes", "results"),
         ("data",): ("index", "split", "audit", "explore", "synth"),
         ("recipes",): ("list", "show"),
         ("results",): ("add", "page", "check"),
@@ -242,7 +244,7 @@ def test_predict_prints_what_the_model_says(
     option: tuple[str, ...], model: str, call: Any, finished: Path, data: Path
 ) -> None:
     images = [data / PICTURES / f"{name}.jpg" for name in ("I_mel_0_0", "I_nv_2_1")]
-    outcome = call("predict", finished / "bundle", *images, *option)
+    outcome = call("predict", finished / "bundle", *images, "--json", *option)
     assert outcome.status == 0, outcome.err
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     assert [line["image"] for line in lines] == [str(image) for image in images]
@@ -254,6 +256,61 @@ def test_predict_prints_what_the_model_says(
         assert line["label"] == max(line["probs"], key=line["probs"].get)
         assert line["melanoma_probability"] == line["probs"]["mel"]
         assert line["decision"] in ("refer", "no_referral", "no_threshold")
+
+
+def test_predict_prints_a_table_for_people(call: Any, finished: Path, data: Path) -> None:
+    image = data / PICTURES / "I_mel_0_0.jpg"
+    (line,) = map(json.loads, call("predict", finished / "bundle", image, "--json").out.splitlines())
+    outcome = call("predict", finished / "bundle", image)
+    head, row = outcome.out.splitlines()
+    assert head.split()[0] == "image"
+    label = line["label"]
+    assert row.split()[:4] == [str(image), label, f"{line['probs'][label]:.3f}", f"{line['melanoma_probability']:.3f}"]
+    assert "not a medical device" in outcome.err
+
+
+def test_score_gives_every_image_the_prediction_of_predict(
+    call: Any, finished: Path, data: Path, tmp_path: Path
+) -> None:
+    (data / PICTURES / "broken.png").write_bytes(b"broken")
+    outcome = call("score", finished / "bundle", data, "--out", tmp_path / "scores.parquet")
+    assert (outcome.status, outcome.out) == (
+        0,
+        f"{tmp_path / 'scores.parquet'}: 43 images, 1 could not be used\n",
+    ), outcome.err
+    scores = pd.read_parquet(tmp_path / "scores.parquet").set_index("image")
+    assert scores.loc[f"{PICTURES}/broken.png", "reason"] == "not_an_image"
+    images = [data / name for name in scores.index if "broken" not in name]
+    for line in map(json.loads, call("predict", finished / "bundle", *images, "--json").out.splitlines()):
+        row = scores.loc[str(Path(line["image"]).relative_to(data))]
+        assert (row["label"], row["decision"]) == (line["label"], line["decision"]) and pd.isna(row["problem"])
+        for code, value in line["probs"].items():
+            assert row[f"prob_{code}"] == pytest.approx(value, abs=1e-6)
+
+
+def test_bundle_verify_and_diff(call: Any, finished: Path, tmp_path: Path) -> None:
+    bundle = finished / "bundle"
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    whole = call("bundle", "verify", bundle)
+    assert whole.status == 0 and f"{bundle}: whole, 2 files" in whole.out
+    same = call("bundle", "diff", bundle, other)
+    assert (same.status, same.out) == (0, "the two bundles are the same\n")
+    (other / "model.int8.onnx").unlink()
+    shutil.copy(other / "model.onnx", other / "model.int8.onnx")
+    changed = call("bundle", "verify", other)
+    assert changed.status == 2 and "model.int8.onnx: has" in changed.err
+    before = read_manifest(bundle)
+    thresholds = {name: dict(points) for name, points in before.thresholds.items()}
+    thresholds["student"]["at_95_sensitivity"] = 0.987
+    write_manifest(other, task=before.task, spec=before.spec, thresholds=thresholds, provenance=before.provenance)
+    differing = call("bundle", "diff", bundle, other)
+    assert differing.status == 1
+    assert [line.split(": ")[0] for line in differing.out.splitlines()] == [
+        "thresholds.student.at_95_sensitivity",
+        "files.model.int8.onnx.sha256",
+        "files.model.int8.onnx.bytes",
+    ]
+    assert differing.out.splitlines()[0].endswith(" -> 0.987")
 
 
 def test_results_page_follows_the_results(call: Any, finished: Path, tmp_path: Path) -> None:

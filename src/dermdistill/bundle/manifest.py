@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a bundle's manifest and verify every file that it names.
 
     Raises:
-        BundleError: a file is missing or changed, all of them named; or the manifest itself is.
+        BundleError: a file is missing, changed or one too many, all of them named; or the manifest itself is changed.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -190,10 +190,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise _unreadable(str(path), "it is not UTF-8 text") from error
     manifest = parse_manifest(text, str(path))
     faults = [fault for name, entry in manifest.files.items() if (fault := _fault(folder / name, entry))]
+    extra = sorted(item.name for item in folder.iterdir() if item.name not in {MANIFEST_FILE, *manifest.files})
+    faults += [f"{folder / name}: is not in the manifest" for name in extra]
     if faults:
         raise BundleError(
             "\n".join(faults),
-            rule="every file has the size and sha256 that the manifest names",
+            rule="a bundle holds its manifest and the files that it names, unchanged, and nothing else",
             next_step="copy the bundle again from where it was made",
         )
     return manifest

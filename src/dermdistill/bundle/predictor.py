@@ -8,19 +8,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from PIL import Image
 
 from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, MODEL_NAMES, read_manifest
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import melanoma_index
-from dermdistill.preprocess import PreprocessSpec, normalise, resize_image
+from dermdistill.pictures import PictureError, open_picture, read_content
+from dermdistill.preprocess import PreprocessSpec, normalise, resize_image, resize_picture
 
 Decision = Literal["refer", "no_referral", "no_threshold"]
-ImageLike = npt.NDArray[np.uint8] | Path | str
+ImageLike = npt.NDArray[np.uint8] | Path | str | bytes
 
 OPERATING_POINT = "at_95_sensitivity"
-# Modes that convert to 8-bit RGB without losing range; 16-bit and float pictures would be clipped.
-READABLE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
+BATCH_SIZE = 64
+# Axes of [B, H, W, 3] that are turned over in each view of an image.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
 _ORT_ERROR = 3
 
 
@@ -88,7 +89,7 @@ class OnnxClassifier:
         logits: npt.NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
         return logits
 
-    def logits(self, images: npt.NDArray[np.uint8], batch_size: int = 64) -> npt.NDArray[np.float32]:
+    def logits(self, images: npt.NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> npt.NDArray[np.float32]:
         """Logits of stored pictures.
 
         Args:
@@ -162,11 +163,13 @@ class Predictor:
             )
         self.threshold = self.manifest.thresholds.get(MODEL_NAMES[name], {}).get(OPERATING_POINT)
 
-    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
+    def predict(self, images: Sequence[ImageLike], *, flips: bool = False) -> list[Prediction]:
         """Predictions for images of any size.
 
         Args:
-            images: each a uint8 [H, W, 3] RGB array or the path of an image file.
+            images: each a uint8 [H, W, 3] RGB array, the path of an image file, or the bytes of one.
+            flips: average the probabilities over the image and its three reflections (test-time augmentation, four
+                times the work). No threshold was chosen for that average, so the decision is ``no_threshold``.
 
         Returns:
             One a given image, in order.
@@ -174,17 +177,49 @@ class Predictor:
         Raises:
             DataError: images that cannot be read or have another form, every one of them listed.
         """
-        logits = self._classifier.logits(_prepare(images, self.manifest.spec))
-        return [self._prediction(row) for row in softmax(logits)]
+        outcomes = self.predict_each(images, flips=flips)
+        faults = [
+            f"image {index}: {outcome.problem}"
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, PictureError)
+        ]
+        if faults:
+            raise DataError(
+                f"{len(faults)} of {len(images)} images cannot be used",
+                faults=faults,
+                rule="each is a uint8 [H, W, 3] RGB array, or a whole JPEG, PNG, BMP, TIFF, WebP or GIF (or its bytes)",
+                next_step="leave them out or mend them; nothing was predicted",
+            )
+        return [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
 
-    def _prediction(self, probs: npt.NDArray[np.float32]) -> Prediction:
+    def predict_each(self, images: Sequence[ImageLike], *, flips: bool = False) -> list[Prediction | PictureError]:
+        """As ``predict``, but an image that cannot be used gives its error in place of its prediction."""
+        spec = self.manifest.spec
+        prepared = np.empty((len(images), spec.size, spec.size, 3), dtype=np.uint8)
+        errors: dict[int, PictureError] = {}
+        for index, image in enumerate(images):
+            try:
+                prepared[index] = prepare(image, spec)
+            except PictureError as error:
+                errors[index] = error
+        usable = [index for index in range(len(images)) if index not in errors]
+        probs = self._probabilities(prepared[usable], flips=flips)
+        threshold = None if flips else self.threshold
+        found = {index: self._prediction(row, threshold) for index, row in zip(usable, probs, strict=True)}
+        return [found[index] if index in found else errors[index] for index in range(len(images))]
+
+    def _probabilities(self, images: npt.NDArray[np.uint8], *, flips: bool) -> npt.NDArray[np.float32]:
+        views = [softmax(self._classifier.logits(np.flip(images, axes))) for axes in (FLIPS if flips else FLIPS[:1])]
+        return np.asarray(np.mean(views, axis=0, dtype=np.float64), dtype=np.float32)
+
+    def _prediction(self, probs: npt.NDArray[np.float32], threshold: float | None) -> Prediction:
         classes = self.manifest.classes
         melanoma = float(probs[melanoma_index(self.manifest.task)])
         return Prediction(
             probs={name: float(value) for name, value in zip(classes, probs, strict=True)},
             label=classes[int(probs.argmax())],
             melanoma_probability=melanoma,
-            decision=decide(melanoma, self.threshold),
+            decision=decide(melanoma, threshold),
         )
 
 
@@ -195,46 +230,21 @@ def decide(melanoma_probability: float, threshold: float | None) -> Decision:
     return "refer" if melanoma_probability >= threshold else "no_referral"
 
 
-def _prepare(images: Sequence[ImageLike], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """Read and resize all images: uint8 [N, S, S, 3]."""
-    prepared = np.zeros((len(images), spec.size, spec.size, 3), dtype=np.uint8)
-    faults = []
-    for index, image in enumerate(images):
-        try:
-            prepared[index] = resize_image(_pixels(image), spec)
-        except _UnreadableError as error:
-            faults.append(f"image {index}: {error}")
-    if faults:
-        raise DataError(
-            f"{len(faults)} of {len(images)} images cannot be used",
-            faults=faults,
-            rule="each is a uint8 [H, W, 3] RGB array or a readable 8-bit image file",
-            next_step="leave them out or mend them; nothing was predicted",
-        )
-    return prepared
+def prepare(image: ImageLike, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """One image as the network wants it, before normalisation.
 
+    Returns:
+        uint8 [S, S, 3].
 
-class _UnreadableError(Exception):
-    """One image that cannot be used, and why."""
-
-
-def _pixels(image: ImageLike) -> npt.NDArray[np.uint8]:
+    Raises:
+        PictureError: it cannot be read, or has another form.
+    """
     if isinstance(image, (str, Path)):
-        return _read(Path(image))
+        return resize_picture(open_picture(read_content(Path(image)), str(image)), spec)
+    if isinstance(image, bytes):
+        return resize_picture(open_picture(image, "its bytes"), spec)
     if not isinstance(image, np.ndarray):
-        raise _UnreadableError(f"is a {type(image).__name__}")
+        raise PictureError("wrong_type", f"is a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise _UnreadableError(f"is {image.dtype} {list(image.shape)}")
-    return image
-
-
-def _read(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in READABLE_MODES:
-                raise _UnreadableError(f"{path}: its pixels are {picture.mode!r}, not 8-bit colour or grey")
-            return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-    except OSError as error:
-        raise _UnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _UnreadableError(f"{path}: cannot be decoded ({error})") from error
+        raise PictureError("wrong_type", f"is {image.dtype} {list(image.shape)}")
+    return resize_image(image, spec)

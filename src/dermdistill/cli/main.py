@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import data, recipes, results, studies
+from dermdistill.cli import bundles, data, recipes, results, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
 FAULTS_A_SCREEN = 30
+# Packages that an extra other than `train` brings too.
+EXTRAS = {"pyarrow": "score"}
 
 app = typer.Typer(
     name="dermdistill",
@@ -27,6 +29,9 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(results.app, name="results")
 app.command()(studies.ablate)
 app.command()(studies.leakage)
+app.command()(bundles.predict)
+app.command()(bundles.score)
+app.add_typer(bundles.app, name="bundle")
 
 
 class _Shown:
@@ -123,23 +128,6 @@ def models() -> None:
     typer.echo("Any other timm name works too. Several branches make a hybrid: see `dermdistill recipes show fusion`.")
 
 
-@app.command()
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    fp32: Annotated[bool, typer.Option("--fp32", help="Use the FP32 model instead of the INT8 one.")] = False,
-) -> None:
-    """Classify images with a bundle, one JSON object a line. Not for clinical use."""
-    import json
-    from dataclasses import asdict
-
-    from dermdistill.bundle.predictor import Predictor
-
-    predictions = Predictor(bundle, int8=not fp32).predict(list(images))
-    for image, prediction in zip(images, predictions, strict=True):
-        typer.echo(json.dumps({"image": str(image), **asdict(prediction)}))
-
-
 def _message(error: DermdistillError) -> str:
     if not isinstance(error, DataError) or _Shown.all_faults or len(error.faults) <= FAULTS_A_SCREEN:
         return str(error)
@@ -164,7 +152,7 @@ def main() -> None:
             raise
         typer.echo(
             f"error: this command needs the package {package!r}, which is not installed\n"
-            "Next: pip install 'dermdistill[train]'",
+            f"Next: pip install 'dermdistill[{EXTRAS.get(package, 'train')}]'",
             err=True,
         )
         sys.exit(USER_MISTAKE)

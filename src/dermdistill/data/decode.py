@@ -1,13 +1,12 @@
-"""One image file to RGB pixels, and many files at once, with every unreadable one reported.
+"""Image files to RGB pixels, many at once, with every unreadable one reported.
 
-Files are told apart by their content, not by their name. JPEG goes through simplejpeg, whose strict mode
-refuses truncated files (its fast modes stay off, so the pixels equal Pillow's); the rest goes through Pillow.
+Files are told apart by their content, not by their name. Plain JPEG goes through simplejpeg, whose strict mode
+refuses damaged files and whose pixels equal Pillow's (its fast modes stay off); the rest through ``pictures``.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -15,45 +14,35 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
 
+from dermdistill import pictures
 from dermdistill.errors import DataError
 
 T = TypeVar("T")
 
-JPEG_START = b"\xff\xd8"
 PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
-MAX_PIXELS = 80_000_000
+# Where EXIF or XMP may say how the picture was held.
+TURNED_MARKS = (b"Exif\x00\x00", b"Orientation")
 # Below this a pool costs more than it saves.
 SMALL_SET = 64
 CHUNK = 32
 
 
 def decode_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode one image file.
-
-    Grey and palette images become RGB, an alpha channel is dropped, an EXIF orientation is not applied: the
-    pixels are those of ``PIL.Image.open(path).convert("RGB")``.
+    """Decode one image file, to the pixels of ``pictures.open_picture``.
 
     Args:
-        path: a JPEG, PNG, BMP, TIFF, WebP or anything else that Pillow reads, whatever its name ends with.
+        path: a JPEG, PNG, BMP, TIFF, WebP or GIF, whatever its name ends with.
 
     Returns:
-        uint8 [H, W, 3], RGB.
+        uint8 [H, W, 3], RGB, upright.
 
     Raises:
-        DataError: the file is missing, empty, not an image, truncated, or not of 8 bits a channel.
+        PictureError: the file is missing, empty, not an image, damaged, too large, or of another kind of pixels.
     """
-    content = _read(path)
-    try:
-        if content.startswith(JPEG_START):
-            return _decode_jpeg(content)
-        return _decode_other(content)
-    except UnidentifiedImageError as error:
-        raise _fault(path, "is not an image" + _guess(content)) from error
-    # Decoders raise whatever they like on damaged bytes (SyntaxError, struct.error, ...).
-    except Exception as error:
-        raise _fault(path, f"cannot be decoded ({_reason(error)})") from error
+    content = pictures.read_content(path)
+    image = _plain_jpeg(content, str(path)) if content.startswith(pictures.JPEG_START) else None
+    return np.asarray(pictures.open_picture(content, str(path))) if image is None else image
 
 
 def decode_all(
@@ -104,61 +93,19 @@ def _decode_chunk(paths: Sequence[Path], use: Callable[[npt.NDArray[np.uint8]], 
     return results
 
 
-def _read(path: Path) -> bytes:
-    try:
-        # Looked at before opening: reading a pipe or a device would wait for ever.
-        if not path.exists():
-            raise _fault(path, "is missing")
-        if not path.is_file():
-            raise _fault(path, "is not a file")
-        content = path.read_bytes()
-    except OSError as error:
-        raise _fault(path, f"cannot be read ({error.strerror})") from error
-    if not content:
-        raise _fault(path, "is empty")
-    return content
-
-
-def _decode_jpeg(content: bytes) -> npt.NDArray[np.uint8]:
+def _plain_jpeg(content: bytes, name: str) -> npt.NDArray[np.uint8] | None:
+    """The pixels of a JPEG that needs no turning and no conversion; None for any other."""
+    if any(mark in content for mark in TURNED_MARKS):
+        return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
-        # Damaged, or of a chroma subsampling that simplejpeg does not know: Pillow tells which.
-        return _decode_other(content)
-    _check_size(width, height)
+        return None  # damaged, or of a chroma subsampling that simplejpeg does not know: Pillow tells which
     if colours not in PLAIN_COLOURS:
-        return _decode_other(content)
-    image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
+        return None
+    pictures.check_pixel_count(width, height, pictures.jpeg_scans(content), name)
+    try:
+        image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
+    except ValueError as error:
+        raise pictures.damaged(name, error) from error
     return image
-
-
-def _decode_other(content: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(BytesIO(content)) as picture:
-        _check_size(*picture.size)
-        if picture.mode[0] in "IF":
-            raise ValueError(f"pixels of mode {picture.mode}; 8 bits a channel are needed")
-        # Pillow wants palettes with transparency to pass through RGBA.
-        whole = picture.convert("RGBA") if "transparency" in picture.info else picture
-        return np.asarray(whole.convert("RGB"), dtype=np.uint8)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
-
-
-def _fault(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: {reason}", rule="every image is a whole JPEG, PNG, BMP, TIFF or WebP file")
-
-
-def _guess(content: bytes) -> str:
-    start = content[:512]
-    if start.startswith(JPEG_START):
-        return " (a JPEG cut off in its header)"
-    return " (it holds text)" if start.isascii() and b"\0" not in start else ""
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    short = text[0].lower() + text[1:]
-    return f"truncated: {short}" if "premature end of jpeg" in short.lower() else short

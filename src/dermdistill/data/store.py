@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Raise it when what is stored for the same image changes: every older store is then left alone.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARRAY_FILE = "images.npy"
 INDEX_FILE = "index.json"
 # Decoded pictures held in memory before they are written.

@@ -27,7 +27,7 @@ from dermdistill.distill.targets import (
 )
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.training.progress import StepProgress
+from dermdistill.progress import StepProgress
 from dermdistill.training.residence import resident
 
 Ints = npt.NDArray[np.int64]
