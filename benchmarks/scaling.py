@@ -37,6 +37,7 @@ from dermdistill.data.synthetic import write_synthetic
 from dermdistill.distill.targets import TargetStore
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import machine, package_versions
+from dermdistill.training.teachers import BATCH as ANSWERS
 from dermdistill.training.teachers import StoredTeachers
 
 BATCH = 64
@@ -49,7 +50,13 @@ MIB = 2**20
 
 
 def peak_rss() -> int:
-    """Greatest resident memory of this process so far, bytes."""
+    """Greatest resident memory of this process so far, bytes.
+
+    On Linux not ru_maxrss, which begins with the peak of the process that started this one.
+    """
+    if STATUS.is_file():
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -113,11 +120,17 @@ def views_epoch(store: ImageStore, spec: PreprocessSpec) -> None:
         make_views(store.images, rows, epoch=0, seed=0, config=CONFIG, spec=spec, partner_rows=everybody)
 
 
+def random_answers(images: int, width: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Answers in batches as large as a teacher gives them, so that what grows in memory is not the benchmark's."""
+    generator = np.random.default_rng(0)
+    for start in range(0, images, ANSWERS):
+        yield generator.standard_normal((min(ANSWERS, images - start), width), dtype=np.float32)
+
+
 def stored_teachers(folder: Path, image_ids: Sequence[str]) -> StoredTeachers:
     """Random answers of one teacher to one epoch, written as a teacher's are."""
     targets = TargetStore(folder, image_ids, LAYOUT)
-    answers = np.random.default_rng(0).standard_normal((len(image_ids), targets.width), dtype=np.float32)
-    targets.write(0, answers)
+    targets.write(0, random_answers(len(image_ids), targets.width))
     return StoredTeachers([targets], image_ids)
 
 

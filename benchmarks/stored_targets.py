@@ -1,11 +1,13 @@
 """What a teacher costs its students: stored answers, none at all, and a live teacher, in one run.
 
 Twelve students of the `edge` recipe (EfficientNet-Lite0, multi-stage with layer fusion, mixup) are trained with one
-set of stored answers of an EfficientNet-Lite2, twelve with labels alone, and some with the live teacher, in turn, with
-the training loop as users run it. The time of the stored ones includes computing and writing the answers once, and
-each student's proof against the live teacher. Weights are random and images are noise: only the time counts.
+set of stored answers of an EfficientNet-Lite2, twelve of the same deployed network, which has no exits then, with
+labels alone, and some with the live teacher, in turn, with the training loop as users run it. The time of the stored
+ones includes computing and writing the answers once, and each student's proof against the live teacher. Weights are
+random and images are noise: only the time counts.
 
-Prints one JSON object: seconds, and the ratios of twelve stored or live students to twelve without a teacher.
+Prints one JSON object: seconds, and the ratios of twelve stored or live students to twelve without a teacher; `met`
+says whether that of the stored ones is at most the target.
 """
 
 import argparse
@@ -35,7 +37,8 @@ SETTINGS = (
     "student.model.branches.0.weights=none",
     "student.warmup_epochs=0",
 )
-LABELS_ALONE = ("student.distill.alpha=0", "student.distill.beta=0", "student.distill.gamma=1")
+# Greatest ratio of stored to none.
+TARGET = 1.15
 
 
 def make_data(images: int, recipe: Recipe) -> TrainingData:
@@ -59,7 +62,7 @@ class Bench:
     def __init__(self, images: int, epochs: int, folder: Path) -> None:
         settings = [*SETTINGS, f"student.epochs={epochs}", "data.size=64"]
         self.taught = load_recipe("edge", settings)
-        self.alone = load_recipe("edge", [*settings, *LABELS_ALONE])
+        self.alone = self.taught.model_copy(update={"student": self.taught.student.alone()})
         self.data = make_data(images, self.taught)
         self.teacher = make_teacher(self.data, self.taught)
         self.shapes = (TeacherShape(1.0, self.teacher.model.fused_width),)
@@ -123,6 +126,7 @@ def main() -> None:
                     taken[kind].append(bench.student(kind))
     none, stored = sum(taken["none"]), building + sum(taken["stored"])
     live = statistics.mean(taken["live"]) * options.students
+    ratio = round(stored / none, 3)
     print(
         json.dumps(
             {
@@ -135,7 +139,9 @@ def main() -> None:
                     "storing": round(building, 2),
                     **{f"a student, {kind}": round(statistics.median(times), 2) for kind, times in taken.items()},
                 },
-                "stored / none": round(stored / none, 3),
+                "stored / none": ratio,
+                "target": TARGET,
+                "met": ratio <= TARGET,
                 "live / none": round(live / none, 3),
                 "live / stored": round(live / stored, 3),
                 "machine": machine(),

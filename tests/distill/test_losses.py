@@ -28,8 +28,11 @@ def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> torch.Tenso
 def test_losses_stay_finite_at_large_gaps(dtype: torch.dtype, gap: float) -> None:
     student = torch.tensor([[gap, 0.0, 0.0], [0.0, gap, 0.0]], dtype=dtype, requires_grad=True)
     targets = label_targets(torch.tensor([0, 2]), 3).to(dtype)
+    log_priors = torch.tensor([0.9899, 0.01, 0.0001]).log()
     for value in (
         cross_entropy(student, targets),
+        logit_adjusted_cross_entropy(student, targets, log_priors=log_priors, tau=1.0),
+        logit_adjusted_cross_entropy(student, targets, log_priors=log_priors.to(dtype), tau=2.0),
         focal_loss(student, targets, gamma=2.0),
         focal_loss(student, targets, gamma=0.5),
     ):

@@ -172,6 +172,22 @@ def test_teacher_of_another_split_is_refused(finished: Path, tmp_path: Path) -> 
         run_ablation(recipe("data.seed=1"), plan, StudyCall(None, tmp_path / "study"))
 
 
+def test_teacher_that_knows_images_prepared_otherwise_is_refused(finished: Path, tmp_path: Path) -> None:
+    plan = AblationPlan(("t1_a50",), seeds=1, teacher=finished)
+    with pytest.raises(ConfigError, match=r"trained on images prepared as .*squash.*, not .*crop"):
+        run_ablation(recipe("data.resize=crop"), plan, StudyCall(None, tmp_path / "study"))
+
+
+def test_rows_learn_from_several_teachers_and_the_control_from_none(finished: Path, tmp_path: Path) -> None:
+    teachers = f"student.distill.other_teachers=[{{run: {finished}, weight: 2}}]"
+    plan = AblationPlan(("t1_a50",), seeds=1)
+    run_ablation(recipe(teachers, "teacher.epochs=1"), plan, StudyCall(None, tmp_path / "study"))
+    logs = {name: tmp_path / "study" / "trials" / name / "seed-0" / "log.jsonl" for name in (CONTROL, "t1_a50")}
+    terms = {name: json.loads(log.read_text().splitlines()[0])["terms"] for name, log in logs.items()}
+    assert set(terms[CONTROL]) == {"classification"}
+    assert set(terms["t1_a50"]) == {"classification", "logits_kd", "logits_kd@2"}
+
+
 def test_folder_without_a_teacher_is_refused(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_bytes((finished / "recipe.yaml").read_bytes())

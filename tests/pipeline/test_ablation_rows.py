@@ -8,6 +8,16 @@ from dermdistill.pipeline.ablation_rows import CONTROL, GROUPS, ROWS, chosen_row
 from dermdistill.recipes.load import load_recipe
 
 EDGE = load_recipe("edge")
+UNTAUGHT = {CONTROL, "no_teacher_fusion", "no_teacher_unmixed", "self_distillation", "focal", "cross_entropy"}
+LOADED = [
+    "student.distill.attention=100",
+    "student.distill.relational=1",
+    "student.distill.logits_loss=dist",
+    "student.distill.self_distillation=0.3",
+    "student.distill.balance=gradient_norm",
+    "student.distill.stages=[{depth: 1, beta: 0.2}]",
+    "student.distill.other_teachers=[{run: runs/other, weight: 2}]",
+]
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -15,12 +25,51 @@ def test_every_row_of_the_edge_recipe_works_and_stores_its_targets(name: str) ->
     recipe = row_recipe(EDGE, name, seed=7)
     assert recipe.seed == 7 and recipe.student.distill.targets == "stored"
     assert recipe.teacher == EDGE.teacher and recipe.data == EDGE.data
-    assert recipe.student.epochs == EDGE.student.epochs and recipe.student.loss == EDGE.student.loss
+    assert recipe.student.epochs == EDGE.student.epochs and (
+        recipe.student.loss == EDGE.student.loss or name in ("focal", "cross_entropy")
+    )
 
 
 def test_rows_without_teacher_are_those_that_say_so() -> None:
     alone = {name for name in ROWS if not row_recipe(EDGE, name, seed=0).student.distill.needs_teacher}
-    assert alone == {CONTROL, "no_teacher_fusion", "no_teacher_unmixed", "self_distillation"}
+    assert alone == UNTAUGHT
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.distill is not None])
+def test_row_is_what_it_is_called_whatever_the_recipe_distils_by(name: str) -> None:
+    """The recipe's own terms belong to its own arm; a control that kept one of them would be taught."""
+    loaded = load_recipe("edge", LOADED)
+    plain, other = (row_recipe(recipe, name, seed=0).student.distill for recipe in (EDGE, loaded))
+    assert other.needs_teacher == (name not in UNTAUGHT)
+    assert bool(other.other_teachers) == other.needs_teacher
+    assert other.model_copy(update={"other_teachers": ()}) == plain
+
+
+def test_fused_arm_is_the_recipe_itself() -> None:
+    loaded = load_recipe("edge", LOADED)
+    arm = row_recipe(loaded, "multi_stage_fusion", seed=0).student
+    assert arm == loaded.student.model_copy(
+        update={"distill": loaded.student.distill.model_copy(update={"targets": "stored"})}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        ("student.model.exits=[]", {"multi_stage", "self_distillation"} | set(searched_rows()) | {"gradient_balance"}),
+        ("student.distill.alpha=0", {"multi_stage"} | set(searched_rows()) | {"gradient_balance"}),
+        ("student.model.fusion=false", {"no_teacher_fusion"} | set(searched_rows()) | {"gradient_balance"}),
+    ],
+)
+def test_row_that_would_be_another_is_refused(setting: str, refused: set[str]) -> None:
+    settings = [setting, *(["student.distill.alpha=0"] if "exits" in setting else [])]
+    recipe = load_recipe("edge", settings)
+    for name in ROWS:
+        if name in refused:
+            with pytest.raises(ConfigError, match="its student lacks "):
+                row_recipe(recipe, name, seed=0)
+        else:
+            row_recipe(recipe, name, seed=0)
 
 
 def test_the_arms_add_one_thing_after_another() -> None:
@@ -80,4 +129,7 @@ def test_row_that_two_classes_cannot_have_is_refused() -> None:
 
 
 def test_student_of_several_branches_keeps_its_fusion() -> None:
+    for name in ("no_teacher_fusion", "multi_stage"):
+        with pytest.raises(ConfigError, match="joins several branches by fusion"):
+            row_recipe(load_recipe("fusion"), name, seed=0)
     assert row_recipe(load_recipe("fusion"), CONTROL, seed=0).student.model.fusion

@@ -1,5 +1,9 @@
 """Which teachers a student may have, and where its targets come from."""
 
+import gc
+import json
+import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +14,14 @@ from dermdistill.data.catalog import catalog_sha256
 from dermdistill.data.readers import read_catalog
 from dermdistill.data.split import make_split, write_split
 from dermdistill.data.synthetic import write_synthetic
-from dermdistill.errors import ConfigError, DataError
+from dermdistill.errors import ConfigError, DataError, RunFolderError
+from dermdistill.models.hybrid import HybridClassifier
+from dermdistill.pipeline import teachers as module
 from dermdistill.pipeline.context import Stores, training_data
 from dermdistill.pipeline.teachers import open_teachers, other_teacher_hashes, student_teaching
 from dermdistill.recipes.load import load_recipe, recipe_text
 from dermdistill.training.loop import TrainingData
-from dermdistill.training.roles import train_role
+from dermdistill.training.roles import DESCRIPTION, WEIGHTS, load_trained, train_role
 from dermdistill.training.teachers import LiveTeachers, StoredTeachers
 
 SMALL = "[{backbone: small_cnn, options: {widths: [2, 4, 6, 8]}}]"
@@ -121,6 +127,74 @@ def test_teacher_of_another_task_is_refused(runs: Runs) -> None:
     recipe = recipe_of("task=melanoma")
     with pytest.raises(ConfigError, match="7 classes"):
         open_teachers(recipe, runs.own / "teacher", runs.split(recipe), runs.stores)
+
+
+@pytest.mark.parametrize("change", ["swapped", "renamed", "dropped", "missing"])
+def test_teacher_whose_description_lists_other_classes_is_refused(runs: Runs, tmp_path: Path, change: str) -> None:
+    recipe, folder = recipe_of(), tmp_path / "teacher"
+    shutil.copytree(runs.own / "teacher", folder)
+    path = folder / DESCRIPTION
+    description = json.loads(path.read_text())
+    classes, problem = description["classes"], r"logit 1 is 'nevus' where 'bcc' belongs"
+    if change == "swapped":
+        classes[0], classes[5] = classes[5], classes[0]
+        problem = r"logit 0 is 'nv' where 'akiec' belongs, logit 5 is 'akiec' where 'nv' belongs"
+    elif change == "renamed":
+        classes[1] = "nevus"
+    elif change == "dropped":
+        classes.pop()
+        problem = "tells 6 classes"
+    else:
+        del description["classes"]
+        problem = "tells 0 classes"
+    path.write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match=problem) as error:
+        open_teachers(recipe, folder, runs.split(recipe), runs.stores)
+    assert str(path) in str(error.value) and "in this order: akiec, bcc" in str(error.value)
+    assert "train this teacher again" in str(error.value)
+
+
+def test_teacher_of_which_a_byte_was_changed_is_refused(runs: Runs, tmp_path: Path) -> None:
+    recipe, folder = recipe_of(), tmp_path / "teacher"
+    shutil.copytree(runs.own / "teacher", folder)
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(RunFolderError, match=rf"{WEIGHTS}: was changed after training"):
+        open_teachers(recipe, folder, runs.split(recipe), runs.stores)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", None])
+def test_teacher_without_a_readable_description_is_refused(runs: Runs, tmp_path: Path, content: str | None) -> None:
+    recipe, folder = recipe_of(), tmp_path / "teacher"
+    shutil.copytree(runs.own / "teacher", folder)
+    (folder / DESCRIPTION).unlink()
+    if content is not None:
+        (folder / DESCRIPTION).write_text(content)
+    with pytest.raises(RunFolderError, match="no trained network"):
+        open_teachers(recipe, folder, runs.split(recipe), runs.stores)
+
+
+@pytest.mark.parametrize("targets", ["live", "stored"])
+def test_no_teacher_stays_in_memory_with_stored_targets(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, targets: str
+) -> None:
+    opened: list[weakref.ref[HybridClassifier]] = []
+
+    def load(folder: Path) -> HybridClassifier:
+        model = load_trained(folder)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(module, "load_trained", load)
+    recipe = with_others(runs.second, targets=targets)
+    # Kept until the end, as while the student trains. A first student stores the answers, a second finds them.
+    taught = [
+        student_teaching(recipe, runs.own / "teacher", runs.split(recipe), runs.stores, runs.data(recipe))
+        for _ in range(2)
+    ]
+    gc.collect()
+    held = [model() is not None for model in opened]
+    assert held == [targets == "live"] * 4 and all(source is not None for source, _ in taught)
 
 
 def test_rows_are_the_same_at_every_size(runs: Runs) -> None:

@@ -12,7 +12,7 @@ import pytest
 from dermdistill.errors import RunFolderError
 from dermdistill.report.page import write_report
 from dermdistill.report.results import collect_results
-from dermdistill.report.run_files import REQUIRED, read_run
+from dermdistill.report.run_files import REQUIRED, distils_without_control, read_run
 
 OPTIONAL = {
     "audit.json": "no audit.json",
@@ -245,6 +245,20 @@ def test_page_embeds_all_pictures(page: Page) -> None:
 def test_page_says_that_no_control_was_trained(page: Page, bare: tuple[str, Page]) -> None:
     assert NO_CONTROL in page.text
     assert NO_CONTROL not in bare[1].text
+
+
+@pytest.mark.parametrize(
+    ("distill", "models", "said"),
+    [
+        ({}, ("student",), True),
+        ({}, ("student", "no_teacher"), False),
+        ({"alpha": 0, "beta": 0, "gamma": 1}, ("student",), False),
+        ({"alpha": 0, "beta": 0, "gamma": 1, "attention": 10}, ("student",), True),
+        ({"alpha": 0, "beta": 0, "gamma": 1, "stages": [{"depth": 1, "beta": 0.1}]}, ("student",), True),
+    ],
+)
+def test_any_teaching_without_a_control_is_said(distill: dict[str, Any], models: tuple[str, ...], said: bool) -> None:
+    assert distils_without_control({"student": {"distill": distill}}, models) is said
 
 
 def test_same_files_give_the_same_bytes(whole_run: Path, html: str) -> None:

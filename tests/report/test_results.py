@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dermdistill.errors import RunFolderError
 from dermdistill.report.results import (
+    WITHOUT_CONTROL,
     collect_results,
     results_page,
     results_page_is_current,
@@ -281,6 +282,15 @@ def test_page_shows_an_ablation_with_its_origin(tmp_path: Path) -> None:
         assert words in text, words
     assert results_page_is_current(results, page)
     assert "](" not in results_page(results)  # no place to link from is known
+
+
+def test_page_says_that_a_distilled_student_has_no_control(results: Path) -> None:
+    folder = results / "edge-64"
+    assert WITHOUT_CONTROL in results_page(results)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["models"]["no_teacher"] = evaluation["models"]["student"]
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    assert WITHOUT_CONTROL not in results_page(results)
 
 
 def test_page_shows_leakage_with_neutral_words(tmp_path: Path) -> None:

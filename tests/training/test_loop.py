@@ -17,8 +17,10 @@ from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.preprocess import PreprocessSpec
+from dermdistill.run import RECORD
+from dermdistill.training import loop
 from dermdistill.training.log import read_log
-from dermdistill.training.loop import TrainingData, TrainingJob, TrainingResult, _Trainer, train
+from dermdistill.training.loop import TrainingData, TrainingJob, TrainingResult, _precision, _Trainer, train
 from dermdistill.training.teachers import LiveTeachers, Teacher, Viewing
 
 SIZE = 16
@@ -273,3 +275,48 @@ def test_half_precision_learns_and_keeps_full_precision_weights(data: TrainingDa
     result = train(make_job(data, tmp_path, student=True, epochs=2, precision="bf16-mixed"))
     assert all(value.dtype != torch.bfloat16 for value in result.state.values())
     assert result.progress.log[-1]["loss"] < result.progress.log[0]["loss"]
+
+
+@pytest.mark.parametrize(("gpu", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_automatic_precision_is_half_on_a_gpu_alone(gpu: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert _precision("auto") == precision
+    assert (_precision("32-true"), _precision("bf16-mixed")) == ("32-true", "bf16-mixed")
+
+
+def test_validation_takes_the_images_that_lie_on_the_device(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+    on_host = _Trainer(make_job(data, tmp_path, epochs=1)).validate()
+    original = loop.predict_logits
+
+    def seen(model: Any, images: Any, *arguments: Any) -> Any:
+        taken.append(images)
+        return original(model, images, *arguments)
+
+    monkeypatch.setattr(loop, "predict_logits", seen)
+    monkeypatch.setattr(loop, "resident", lambda images, device: torch.from_numpy(images))
+    trainer = _Trainer(make_job(data, tmp_path, epochs=1))
+    assert trainer.validate() == on_host
+    assert isinstance(trainer.images, torch.Tensor) and len(taken) == 1 and taken[0] is trainer.images
+
+
+def test_trackers_change_no_weight(data: TrainingData, tmp_path: Path) -> None:
+    plain = train(make_job(data, tmp_path / "plain", student=True, epochs=2))
+    job = make_job(data, tmp_path / "tracked", student=True, epochs=2)
+    assert_same(plain, train(replace(job, tracking=("tensorboard", "mlflow"))))
+    assert {item.name for item in (tmp_path / "tracked" / "tracking").iterdir()} == {"tensorboard", "mlflow.db"}
+
+
+def test_seeds_of_one_row_keep_a_curve_each(data: TrainingData, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / RECORD).write_text("{}")
+    for seed in (0, 1):
+        job = make_job(data, tmp_path / "trials" / "row" / f"seed-{seed}", epochs=2)
+        log = train(replace(job, seed=seed, tracking=("tensorboard",))).progress.log
+        wanted = [(line["epoch"], pytest.approx(line["loss"], rel=1e-6)) for line in log]
+        (events,) = (tmp_path / "tracking").rglob(f"seed-{seed}/**/events.*")
+        curve = EventAccumulator(str(events)).Reload().Scalars("teacher/loss")
+        assert [(point.step, point.value) for point in curve] == wanted

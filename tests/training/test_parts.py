@@ -14,12 +14,13 @@ from torch import nn
 
 from dermdistill.distill.objective import Term
 from dermdistill.errors import DeadTermError, NonFiniteLossError, RunFolderError
+from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.averaging import WeightAverage
 from dermdistill.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from dermdistill.training.order import batches, epoch_order
 from dermdistill.training.record import EpochRecord, gradient_norms
 from dermdistill.training.schedule import learning_rate_factor
-from dermdistill.training.validation import validation_figures
+from dermdistill.training.validation import predict_logits, validation_figures
 
 
 @given(st.integers(1, 200), st.integers(0, 5), st.integers(0, 50))
@@ -156,6 +157,14 @@ def test_gradient_norm_of_a_term_is_that_of_autograd() -> None:
     value.backward()
     gradients = torch.cat([p.grad.flatten() for p in layer.parameters() if p.grad is not None])
     assert norms["a"] == pytest.approx(gradients.norm().item(), rel=1e-6)
+
+
+def test_logits_of_a_tensor_of_images_are_those_of_the_array() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    torch.manual_seed(0)
+    model, rows, spec = nn.Sequential(nn.Flatten(), nn.Linear(48, 7)), np.array([4, 0, 0, 2, 1]), PreprocessSpec(4)
+    array, tensor = (predict_logits(model, one, rows, spec, batch_size=2) for one in (images, torch.from_numpy(images)))
+    assert array.shape == (5, 7) and np.array_equal(array, tensor)
 
 
 def test_validation_figures_equal_scikit_learn() -> None:

@@ -1,6 +1,11 @@
 """Stored teacher answers: what a live teacher says, shared, proven, and refused where they are stale or foreign."""
 
+import hashlib
+import io
 import json
+import threading
+import tracemalloc
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +20,8 @@ from dermdistill.errors import TargetsError
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.preprocess import PreprocessSpec
+from dermdistill.run import locked
+from dermdistill.training import teachers as module
 from dermdistill.training.teachers import (
     LiveTeachers,
     StoredTeachers,
@@ -55,8 +62,14 @@ TEACHER = teacher_of(0)
 VIEWING = Viewing(AUGMENT, 3, TRAIN_ROWS)
 
 
-def stored(cache: Path, teacher: Teacher = TEACHER, viewing: Viewing = VIEWING, epochs: int = EPOCHS) -> TargetStore:
-    return store_targets(teacher, viewing, PLAN, epochs=epochs, cache=cache, device=CPU)
+def stored(
+    cache: Path,
+    teacher: Teacher = TEACHER,
+    viewing: Viewing = VIEWING,
+    epochs: int = EPOCHS,
+    plan: SignalPlan = PLAN,
+) -> TargetStore:
+    return store_targets(teacher, viewing, plan, epochs=epochs, cache=cache, device=CPU)
 
 
 def row_ids(teacher: Teacher = TEACHER) -> list[str]:
@@ -95,22 +108,114 @@ def test_teacher_that_sees_more_pixels_sees_its_own_view_of_the_same_draw() -> N
     assert torch.equal(signals.logits, wanted.logits)
 
 
-def test_second_student_computes_nothing_and_a_longer_one_only_what_is_new(
+def test_answers_of_several_batches_stand_in_the_order_of_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored(tmp_path)
-    written: list[int] = []
+    monkeypatch.setattr(module, "BATCH", 3)
+    rows = np.unique(TRAIN_ROWS)
+    live = flatten(answers(TEACHER, VIEWING.make(TEACHER.images, rows, 1, TEACHER.spec), PLAN))
+    assert np.allclose(stored(tmp_path).read(1), live.numpy(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Epochs that are computed from now on."""
+    epochs: list[int] = []
     original = TargetStore.write
 
-    def write(self: TargetStore, epoch: int, rows: np.ndarray) -> None:  # type: ignore[type-arg]
-        written.append(epoch)
-        original(self, epoch, rows)
+    def write(self: TargetStore, epoch: int, batches: Iterable[np.ndarray]) -> None:  # type: ignore[type-arg]
+        epochs.append(epoch)
+        original(self, epoch, batches)
 
     monkeypatch.setattr(TargetStore, "write", write)
+    return epochs
+
+
+def test_second_student_computes_nothing_and_a_longer_one_only_what_is_new(tmp_path: Path, written: list[int]) -> None:
     stored(tmp_path)
-    assert written == []
+    assert written == [0, 1]
+    stored(tmp_path)
+    assert written == [0, 1]
     stored(tmp_path, epochs=EPOCHS + 1)
-    assert written == [EPOCHS]
+    assert written == [0, 1, EPOCHS]
+
+
+NARROW = SignalPlan(exits=(2,), attention=(3,))
+
+
+def signals_of_rows(store: TargetStore, epoch: int) -> list[torch.Tensor]:
+    """All parts that a store gives of three images, without and then with names."""
+    source = StoredTeachers([store], TEACHER.image_ids)
+    source.start_epoch(epoch)
+    (given,) = source.signals(np.array([7, 4, 9]), torch.empty(0), TEACHER.spec)
+    assert given.fused is None and set(given.exits) == {2} and set(given.attention) == {3}
+    return [given.logits, given.exits[2], given.attention[3]]
+
+
+def test_student_that_needs_fewer_signals_takes_those_of_a_wider_folder(tmp_path: Path, written: list[int]) -> None:
+    wide = stored(tmp_path / "wide", epochs=EPOCHS + 1)
+    assert written == [0, 1, 2]
+    taken = stored(tmp_path / "wide", plan=NARROW)
+    assert taken.folder == wide.folder and written == [0, 1, 2]
+    assert [one.name for one in (tmp_path / "wide").iterdir()] == [wide.folder.name]
+    exact = stored(tmp_path / "exact", plan=NARROW)
+    assert exact.folder != wide.folder and taken.layout == exact.layout
+    for epoch in range(EPOCHS):
+        pairs = zip(signals_of_rows(taken, epoch), signals_of_rows(exact, epoch), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_parts_of_a_wider_folder_are_proven_too(tmp_path: Path) -> None:
+    stored(tmp_path)
+    with pytest.raises(TargetsError, match="the teacher says"):
+        stored(tmp_path, teacher=replace(teacher_of(1), sha256=TEACHER.sha256), plan=NARROW)
+
+
+def test_exact_folder_is_taken_before_a_wider_one_and_the_narrowest_of_these(tmp_path: Path) -> None:
+    # Each is written where no wider one is.
+    middle, wide = stored(tmp_path, plan=SignalPlan(exits=(1, 2), attention=(2, 3))), stored(tmp_path)
+    alone = stored(tmp_path / "apart", plan=NARROW)
+    assert wide.width > middle.width > alone.width
+    assert stored(tmp_path, plan=NARROW).folder == middle.folder
+    alone.folder.rename(tmp_path / alone.folder.name)
+    assert stored(tmp_path, plan=NARROW).folder == tmp_path / alone.folder.name
+
+
+OTHERS = {
+    "fewer signals": {"plan": SignalPlan(exits=(2,))},
+    "other signals": {"plan": SignalPlan(exits=(1, 2), fused=True, attention=(2,))},
+    "fewer epochs": {"epochs": EPOCHS - 1},
+    "another seed": {"viewing": replace(VIEWING, seed=4)},
+    "another teacher": {"teacher": teacher_of(1)},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_folder_that_lacks_something_is_not_taken_for_a_wider_one(
+    tmp_path: Path, written: list[int], name: str
+) -> None:
+    other = stored(tmp_path, **OTHERS[name])  # type: ignore[arg-type]
+    written.clear()
+    assert stored(tmp_path, plan=NARROW).folder != other.folder and written == [0, 1]
+
+
+def test_folder_whose_index_is_damaged_is_not_taken_for_a_wider_one(tmp_path: Path) -> None:
+    wide = stored(tmp_path)
+    (wide.folder / INDEX).write_text("{")
+    assert stored(tmp_path, plan=NARROW).folder != wide.folder
+
+
+def test_folder_is_held_while_it_is_written_and_while_it_is_proven(tmp_path: Path, written: list[int]) -> None:
+    folder = key_of(TEACHER, VIEWING, PLAN).folder(tmp_path)
+    folder.mkdir()
+    for before in ([], [0, 1]):
+        other = threading.Thread(target=stored, args=(tmp_path,))
+        with locked(folder, wait=True):
+            other.start()
+            other.join(0.5)
+            assert other.is_alive() and written == before
+        other.join(20)
+        assert not other.is_alive() and written == [0, 1]
 
 
 def test_unflatten_gives_back_what_flatten_took() -> None:
@@ -165,26 +270,85 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         open_targets(store.folder, key_of(TEACHER, VIEWING, PLAN), row_ids()[::-1])
 
 
-def test_truncated_file_is_refused(tmp_path: Path) -> None:
-    path = stored(tmp_path).folder / "epoch-00001.npy"
+@pytest.mark.parametrize("plan", [PLAN, NARROW])
+def test_truncated_altered_or_missing_file_of_any_epoch_is_refused_before_a_student_starts(
+    tmp_path: Path, plan: SignalPlan
+) -> None:
+    epochs = 4
+    folder = stored(tmp_path, epochs=epochs).folder
+    for path in sorted(folder.glob("*.npy")):
+        content = path.read_bytes()
+        path.write_bytes(content[:-40])
+        with pytest.raises(TargetsError, match=rf"{path.name}: cannot be read"):
+            stored(tmp_path, epochs=epochs, plan=plan)
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(TargetsError, match=rf"{path.name}: was altered"):
+            stored(tmp_path, epochs=epochs, plan=plan)
+        path.unlink()
+        with pytest.raises(TargetsError, match=rf"{path.name}: cannot be read"):
+            stored(tmp_path, epochs=epochs, plan=plan)
+        path.write_bytes(content)
+    assert stored(tmp_path, epochs=epochs, plan=plan).folder == folder
+
+
+def test_file_that_was_truncated_after_the_start_is_refused(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    source = StoredTeachers([store], TEACHER.image_ids)
+    path = store.folder / "epoch-00001.npy"
     path.write_bytes(path.read_bytes()[:-40])
-    source = StoredTeachers([TargetStore(path.parent, row_ids(), stored_layout(path.parent))], TEACHER.image_ids)
     source.start_epoch(0)
     with pytest.raises(TargetsError, match=r"epoch-00001\.npy"):
         source.start_epoch(1)
 
 
-def stored_layout(folder: Path) -> list[tuple[str, list[int]]]:
-    return [(name, shape) for name, shape in json.loads((folder / INDEX).read_text())["layout"]]
+def test_answers_on_the_device_and_in_the_map_give_the_same_signals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stored(tmp_path)
+    source, rows = StoredTeachers([store], TEACHER.image_ids), np.array([7, 4, 9, 4])
+    given = []
+    for kind in (np.memmap, torch.Tensor):
+        source.start_epoch(1)
+        assert isinstance(source.current[0], kind)
+        given.append(flatten(*source.signals(rows, torch.empty(0), TEACHER.spec)))
+        monkeypatch.setattr(module, "resident", lambda images, device: torch.tensor(images, device=device))
+    wanted = np.array(store.read(1)).astype(np.float32)[np.searchsorted(np.unique(TRAIN_ROWS), rows)]
+    assert torch.equal(given[0], given[1]) and np.array_equal(given[0].numpy(), wanted)
 
 
-def test_altered_byte_is_refused(tmp_path: Path) -> None:
-    path = stored(tmp_path, epochs=1).folder / "epoch-00000.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(TargetsError, match="altered"):
-        stored(tmp_path, epochs=1)
+def test_memory_of_storing_and_reading_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    images, width, at_once = 16_384, 64, 256
+    ids = [str(row) for row in range(images)]
+    store = TargetStore(tmp_path, ids, [("logits", [width])])
+
+    def batches() -> Iterator[np.ndarray]:  # type: ignore[type-arg]
+        for start in range(0, images, at_once):
+            yield np.full((at_once, width), start, dtype=np.float32)
+
+    source = StoredTeachers([store], ids)
+    tracemalloc.start()
+    try:
+        store.write(0, batches())
+        source.start_epoch(0)
+        for start in range(0, images, at_once):
+            (given,) = source.signals(np.arange(start, start + at_once), torch.empty(0), TEACHER.spec)
+            assert float(given.logits[-1, -1]) == start
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < images * width * 2 / 4
+
+
+def test_batches_give_the_file_that_the_whole_gave(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).standard_normal((7, 3), dtype=np.float32)
+    store = TargetStore(tmp_path, [str(row) for row in range(7)], [("logits", [3])])
+    store.write(0, [whole[:4], whole[4:]])
+    saved = io.BytesIO()
+    np.save(saved, whole.astype(np.float16))
+    assert (tmp_path / "epoch-00000.npy").read_bytes() == saved.getvalue()
+    info = json.loads((tmp_path / "epoch-00000.json").read_text())
+    digest = hashlib.sha256(whole.astype(np.float16).tobytes()).hexdigest()
+    assert info == {"epoch": 0, "rows": 7, "sha256": digest}
 
 
 def test_damaged_index_is_refused(tmp_path: Path) -> None:
@@ -212,10 +376,11 @@ def test_proof_is_made_whenever_answers_were_there_before(tmp_path: Path) -> Non
 def test_number_that_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
     store = stored(tmp_path, epochs=1)
     rows = np.zeros((len(row_ids()), store.width), dtype=np.float32)
-    rows[0, 0] = 1e6
+    rows[-1, 0] = 1e6
+    before = sorted(store.folder.iterdir())
     with pytest.raises(TargetsError, match="float16"):
-        store.write(5, rows)
-    assert not store.has(5)
+        store.write(5, [rows[:3], rows[3:]])
+    assert not store.has(5) and sorted(store.folder.iterdir()) == before
 
 
 def test_epoch_that_was_not_stored_is_an_error(tmp_path: Path) -> None:

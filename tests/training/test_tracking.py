@@ -16,11 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dermdistill.atomic import make_folder
 from dermdistill.errors import ConfigError, OutputError
+from dermdistill.run import RECORD
 from dermdistill.training import tracking
 from dermdistill.training.mlflow_tracker import EXPERIMENT, _mlflow_client
 from dermdistill.training.tracked import numbers, settings_text
-from dermdistill.training.tracking import TRACKERS, open_trackers
+from dermdistill.training.tracking import TRACKERS, open_trackers, tracking_place
 
 BOTH = ("tensorboard", "mlflow")
 SETTINGS = {"seed": 3, "student": {"model": {"branches": [{"backbone": "small_cnn"}], "exits": [1, 2]}, "name": "x"}}
@@ -36,11 +38,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, empty_database: Path) -> Path:
-    """A run folder with an empty database."""
-    (tmp_path / "tracking").mkdir()
-    shutil.copy(empty_database, tmp_path / "tracking")
-    return tmp_path
+def place(tmp_path: Path, empty_database: Path) -> Path:
+    """A tracking folder with an empty database."""
+    shutil.copy(empty_database, make_folder(tmp_path / "tracking"))
+    return tmp_path / "tracking"
 
 
 def line(epoch: int, shift: float = 0.0) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def expected(*lines: Mapping[str, Any], role: str = "student") -> Curves:
 def tensorboard_curves(folder: Path, role: str = "student") -> Curves:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder / "tracking" / "tensorboard" / role))
+    events = EventAccumulator(str(folder / "tensorboard" / role))
     events.Reload()
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -89,7 +90,7 @@ def tensorboard_curves(folder: Path, role: str = "student") -> Curves:
 def mlflow_runs(folder: Path) -> tuple[Any, list[Any]]:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'tracking' / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     return client, client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
 
 
@@ -118,10 +119,10 @@ def assert_curves(folder: Path, curves: Curves) -> None:
         assert found[name] == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
 
 
-def test_both_packages_hold_every_number_of_the_log(run: Path) -> None:
-    track(run, line(0), line(1), line(2))
-    assert_curves(run, expected(line(0), line(1), line(2)))
-    _, (found,) = mlflow_runs(run)
+def test_both_packages_hold_every_number_of_the_log(place: Path) -> None:
+    track(place, line(0), line(1), line(2))
+    assert_curves(place, expected(line(0), line(1), line(2)))
+    _, (found,) = mlflow_runs(place)
     assert found.info.run_name == "demo"
     assert found.info.status == "FINISHED"
     assert found.data.params == {
@@ -130,70 +131,99 @@ def test_both_packages_hold_every_number_of_the_log(run: Path) -> None:
         "student.model.exits": "[1, 2]",
         "student.name": "x",
     }
-    assert found.info.artifact_uri.startswith((run / "tracking" / "artifacts").as_uri())
+    assert found.info.artifact_uri.startswith((place / "artifacts").as_uri())
 
 
-def test_resumed_training_goes_on_with_one_curve(run: Path) -> None:
-    track(run, line(0), line(1))
-    _, (before,) = mlflow_runs(run)
-    track(run, line(2), line(3))
-    assert_curves(run, expected(*map(line, range(4))))
-    _, (after,) = mlflow_runs(run)
+def test_resumed_training_goes_on_with_one_curve(place: Path) -> None:
+    track(place, line(0), line(1))
+    _, (before,) = mlflow_runs(place)
+    track(place, line(2), line(3))
+    assert_curves(place, expected(*map(line, range(4))))
+    _, (after,) = mlflow_runs(place)
     assert after.info.run_id == before.info.run_id
 
 
-def test_lines_told_again_do_not_double_points(run: Path) -> None:
-    track(run, line(0), line(1))
-    track(run, line(0), line(1), line(2), line(2))
-    assert_curves(run, expected(*map(line, range(3))))
+def test_lines_told_again_do_not_double_points(place: Path) -> None:
+    track(place, line(0), line(1))
+    track(place, line(0), line(1), line(2), line(2))
+    assert_curves(place, expected(*map(line, range(3))))
 
 
-def test_training_begun_anew_drops_the_old_curve_and_keeps_the_other_role(run: Path) -> None:
-    with open_trackers(BOTH, run, "demo") as tracker:
+def test_training_begun_anew_drops_the_old_curve_and_keeps_the_other_role(place: Path) -> None:
+    with open_trackers(BOTH, place, "demo") as tracker:
         tracker.start({"teacher": {"epochs": 3}})
         for epoch in range(3):
             tracker.epoch("teacher", line(epoch))
-    track(run, line(0), line(1), line(2))
-    track(run, line(1, shift=0.25))
+    track(place, line(0), line(1), line(2))
+    track(place, line(1, shift=0.25))
     student = expected(line(0), line(1, shift=0.25))
-    assert mlflow_curves(run) == student | expected(*map(line, range(3)), role="teacher")
-    params = mlflow_runs(run)[1][0].data.params
+    assert mlflow_curves(place) == student | expected(*map(line, range(3)), role="teacher")
+    params = mlflow_runs(place)[1][0].data.params
     assert (params["teacher.epochs"], params["seed"]) == ("3", "3")
-    found = tensorboard_curves(run)
+    found = tensorboard_curves(place)
     assert found["student/loss"] == [(0, 2.0), (1, 1.25)]
-    assert [step for step, _ in tensorboard_curves(run, "teacher")["teacher/loss"]] == [0, 1, 2]
+    assert [step for step, _ in tensorboard_curves(place, "teacher")["teacher/loss"]] == [0, 1, 2]
 
 
-def test_changed_setting_of_a_resumed_run_is_a_tag(run: Path) -> None:
-    track(run, line(0), names=("mlflow",))
-    with open_trackers(("mlflow",), run, "demo") as tracker:
+@pytest.mark.parametrize(
+    ("training", "folder", "name"),
+    [
+        ("run/teacher", "run/tracking", "run"),
+        ("run/student", "run/tracking", "run"),
+        ("run/controls/no_teacher", "run/tracking/controls/no_teacher", "run/controls/no_teacher"),
+        ("run/trials/row/seed-1", "run/tracking/trials/row/seed-1", "run/trials/row/seed-1"),
+        ("elsewhere/student", "elsewhere/student/tracking", "student"),
+    ],
+)
+def test_trainings_share_a_tracking_folder_only_as_teacher_and_student_of_a_run(
+    training: str, folder: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (make_folder(tmp_path / "run") / RECORD).write_text("{}")
+    assert tracking_place(tmp_path / training) == (tmp_path / folder, name)
+    monkeypatch.chdir(make_folder((tmp_path / training).parent))
+    assert tracking_place(Path(Path(training).name)) == (tmp_path / folder, name)
+
+
+def test_seeds_of_one_row_keep_a_curve_each(tmp_path: Path, empty_database: Path) -> None:
+    (tmp_path / RECORD).write_text("{}")
+    places = [tracking_place(tmp_path / "trials" / "row" / f"seed-{seed}")[0] for seed in (0, 1)]
+    for seed, place in enumerate(places):
+        shutil.copy(empty_database, make_folder(place))
+        track(place, line(0, shift=seed), line(1, shift=seed))
+    for seed, place in enumerate(places):
+        assert_curves(place, expected(line(0, shift=seed), line(1, shift=seed)))
+
+
+def test_changed_setting_of_a_resumed_run_is_a_tag(place: Path) -> None:
+    track(place, line(0), names=("mlflow",))
+    with open_trackers(("mlflow",), place, "demo") as tracker:
         tracker.start({**SETTINGS, "seed": 4, "more": None})
-    _, (found,) = mlflow_runs(run)
+    _, (found,) = mlflow_runs(place)
     assert (found.data.params["seed"], found.data.tags["later.seed"], found.data.params["more"]) == ("3", "4", "null")
 
 
-def test_non_finite_numbers_are_kept_and_not_doubled(run: Path) -> None:
+def test_non_finite_numbers_are_kept_and_not_doubled(place: Path) -> None:
     odd = {"epoch": 0, "loss": math.inf, "val": {"auc": math.nan}}
-    track(run, odd)
-    track(run, odd)
-    points = mlflow_curves(run)
+    track(place, odd)
+    track(place, odd)
+    points = mlflow_curves(place)
     assert points["student/loss"] == [(0, sys.float_info.max)]
     assert math.isnan(points["student/val/auc"][0][1])
-    assert tensorboard_curves(run)["student/loss"] == [(0, math.inf)]
+    assert tensorboard_curves(place)["student/loss"] == [(0, math.inf)]
 
 
-def test_failed_training_is_marked_as_failed_and_goes_on_later(run: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_trackers(("mlflow",), run, "demo") as tracker:
+def test_failed_training_is_marked_as_failed_and_goes_on_later(place: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_trackers(("mlflow",), place, "demo") as tracker:
         tracker.start(SETTINGS)
         raise KeyboardInterrupt
-    assert mlflow_runs(run)[1][0].info.status == "FAILED"
-    track(run, line(0), names=("mlflow",))
-    assert [found.info.status for found in mlflow_runs(run)[1]] == ["FINISHED"]
+    assert mlflow_runs(place)[1][0].info.status == "FAILED"
+    track(place, line(0), names=("mlflow",))
+    assert [found.info.status for found in mlflow_runs(place)[1]] == ["FINISHED"]
 
 
-def test_trackers_draw_no_global_random_number(run: Path) -> None:
+def test_trackers_draw_no_global_random_number(place: Path) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    with open_trackers(BOTH, run, "") as tracker:
+    with open_trackers(BOTH, place, "") as tracker:
         tracker.start(SETTINGS)
         tracker.epoch("student", line(0))
         tracker.epoch("student", line(0, shift=1))
@@ -228,8 +258,7 @@ def test_mlflow_starts_without_telemetry_a_word_or_a_file_elsewhere(tmp_path: Pa
     assert (ran.stdout, ran.stderr) == ("None\n", "")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
         "run",
-        "run/tracking",
-        "run/tracking/mlflow.db",
+        "run/mlflow.db",
     ]
 
 
@@ -254,17 +283,16 @@ def test_unknown_tracker_lists_the_known(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "tracking").mkdir()
-    (tmp_path / "tracking" / "mlflow.db").write_text("hello " * 1000)
+    (tmp_path / "mlflow.db").write_text("hello " * 1000)
     with pytest.raises(OutputError, match=r"mlflow.db: mlflow cannot write there .*not a database"):
         TRACKERS["mlflow"](tmp_path, "")
 
 
-def test_database_deleted_in_the_same_process_is_refused(run: Path) -> None:
-    track(run, line(0), names=("mlflow",))
-    (run / "tracking" / "mlflow.db").unlink()
+def test_database_deleted_in_the_same_process_is_refused(place: Path) -> None:
+    track(place, line(0), names=("mlflow",))
+    (place / "mlflow.db").unlink()
     with pytest.raises(OutputError, match="deleted while open"):
-        TRACKERS["mlflow"](run, "")
+        TRACKERS["mlflow"](place, "")
 
 
 def test_folder_that_cannot_stand_in_a_database_address_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ def classification_loss(config: LossConfig, counts: Tensor) -> ClassificationLos
     """A function (logits [B, K], targets [B, K]) -> scalar.
 
     Args:
-        config: which remedy for class imbalance, if any. The sampler acts on the order of images, not here.
+        config: which remedy for class imbalance, if any: logit adjustment, focal loss, or weights ``1 / (K f_k)`` with
+            a class's share f_k of the training images. The sampler acts on the order of images, not here.
         counts: training images of each class, [K].
 
     Raises:

@@ -55,8 +55,14 @@ def attention_transfer(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss between the distances of images in the student's and in the teacher's features.
 
-    Park et al., "Relational knowledge distillation", CVPR 2019 (arXiv 1904.05068), L_RKD-D: Euclidean
-    distances of all pairs, divided by their mean; the mean over pairs of different images. The widths may differ.
+    Park et al., "Relational knowledge distillation", CVPR 2019 (arXiv 1904.05068), L_RKD-D, for the features t of the
+    teacher and s of the student
+
+        L = sum_(i, j) huber(psi(t_i, t_j), psi(s_i, s_j)),    psi(x_i, x_j) = |x_i - x_j| / mu,
+        huber(x, y) = (x - y)^2 / 2 where |x - y| <= 1, else |x - y| - 1/2,
+
+    with Euclidean distances and mu their mean over pairs; here the mean over pairs of different images in place of the
+    sum. The widths may differ.
 
     Args:
         student: [B, W].
@@ -73,8 +79,13 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss between the cosines of the angles that three images form, in the student's and the teacher's features.
 
-    Park et al., CVPR 2019 (arXiv 1904.05068), L_RKD-A; the mean over triplets of different images, so 0 for
-    a batch of two. Where two images coincide, the cosine is taken as 0 and has no gradient. Memory grows with B^3.
+    Park et al., CVPR 2019 (arXiv 1904.05068), L_RKD-A, with huber as in ``relational_distance``
+
+        L = sum_(i, j, k) huber(psi(t_i, t_j, t_k), psi(s_i, s_j, s_k)),
+        psi(x_i, x_j, x_k) = cos(angle x_i x_j x_k) = <e_ij, e_kj>,    e_ij = (x_i - x_j) / |x_i - x_j|;
+
+    here the mean over triplets of different images in place of the sum, so 0 for a batch of two. Where two images
+    coincide, the cosine is taken as 0 and has no gradient. Memory grows with B^3.
 
     Args:
         student: [B, W].

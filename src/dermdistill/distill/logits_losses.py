@@ -25,7 +25,10 @@ ONE_HOT_TOLERANCE = 1e-6
 def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """``T^2 * KL(softmax(z_t / T) || softmax(z_s / T))``, the mean over images (not over classes).
 
-    Hinton et al., "Distilling the knowledge in a neural network", 2015 (arXiv 1503.02531), section 2.
+    Hinton et al., "Distilling the knowledge in a neural network", 2015 (arXiv 1503.02531), section 2: per image
+    ``T^2 sum_k p_k log(p_k / q_k)``, where the teacher's p and the student's q are by equation 1
+    ``exp(z_k / T) / sum_j exp(z_j / T)``. The paper has the cross-entropy ``-sum_k p_k log q_k``: the same gradient, as
+    the teacher's own entropy is constant.
     """
     student, teacher = _tempered(student_logits, teacher_logits, temperature)
     return temperature**2 * _kl(functional.log_softmax(teacher, dim=1), functional.log_softmax(student, dim=1))
@@ -86,8 +89,14 @@ def standardised_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperatu
 def inter_class_relation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """``T^2 * (1 - Pearson correlation)`` of an image's probabilities over the classes, the mean over images.
 
-    Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022 (arXiv 2205.10536), L_inter. With
-    two classes the correlation is always 1 or -1: no gradient. Equal probabilities correlate 0 and get no gradient.
+    Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022 (arXiv 2205.10536), L_inter: with Y_s
+    and Y_t the probabilities [B, K] at temperature T,
+
+        L_inter = 1/B sum_i d(Y_s[i, :], Y_t[i, :]),    d(u, v) = 1 - rho(u, v),
+        rho(u, v) = sum_k (u_k - mean u) (v_k - mean v) / (|u - mean u| |v - mean v|);
+
+    T^2 is that of the authors' code. With two classes the correlation is always 1 or -1: no gradient. Equal
+    probabilities correlate 0 and get no gradient.
     """
     student, teacher = _tempered(student_logits, teacher_logits, temperature)
     return temperature**2 * (1 - _correlations(student.softmax(dim=1), teacher.softmax(dim=1)).mean())
@@ -96,7 +105,8 @@ def inter_class_relation(student_logits: Tensor, teacher_logits: Tensor, *, temp
 def intra_class_relation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """``T^2 * (1 - Pearson correlation)`` of a class's probabilities over the batch, the mean over classes.
 
-    Huang et al., NeurIPS 2022 (arXiv 2205.10536), L_intra.
+    Huang et al., NeurIPS 2022 (arXiv 2205.10536), L_intra: ``1/K sum_k d(Y_s[:, k], Y_t[:, k])``, the terms as in
+    ``inter_class_relation``.
 
     Raises:
         ValueError: a batch of one image, over which nothing can correlate.
@@ -110,7 +120,9 @@ def intra_class_relation(student_logits: Tensor, teacher_logits: Tensor, *, temp
 def dist_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, beta: float = 1.0, gamma: float = 1.0
 ) -> Tensor:
-    """DIST: ``beta * inter_class_relation + gamma * intra_class_relation``; Huang et al., NeurIPS 2022.
+    """DIST: ``beta L_inter + gamma L_intra``; Huang et al., NeurIPS 2022 (arXiv 2205.10536).
+
+    See ``inter_class_relation`` and ``intra_class_relation``; the paper's classification loss is a term of its own.
 
     Raises:
         ValueError: a batch of one image.
@@ -124,8 +136,12 @@ def class_rebalanced_kl(
 ) -> Tensor:
     """``T^2 * KL(q || softmax(z_s / T))``, where q is ``w * softmax(z_t / T)``, divided by its sum over the classes.
 
-    Zhang et al., "Balanced knowledge distillation for long-tailed learning", 2021 (arXiv 2104.10510); the division is
-    that of the authors' code. Equal weights give plain KD.
+    Zhang et al., "Balanced knowledge distillation for long-tailed learning", 2021 (arXiv 2104.10510): with the
+    probabilities p_t and p_s at temperature T, per image
+
+        L = T^2 sum_k q_k log(q_k / p_s[k]),    q_k = w_k p_t[k] / sum_j w_j p_t[j];
+
+    the division is that of the authors' code. Equal weights give plain KD.
 
     Args:
         class_weights: w > 0, [K], such as those of ``effective_number_weights``; their scale does not matter.

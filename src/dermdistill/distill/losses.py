@@ -12,6 +12,8 @@ from torch.nn import functional
 def cross_entropy(logits: Tensor, targets: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
     """Cross-entropy ``-sum_k w_k t_k log softmax(z)_k``, the mean over images.
 
+    Bishop, "Pattern recognition and machine learning", 2006, equation 4.108 (there a sum over images, without w).
+
     Args:
         logits: [B, K].
         targets: [B, K].
@@ -23,7 +25,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, class_weights: Tensor | No
 
 
 def logit_adjusted_cross_entropy(logits: Tensor, targets: Tensor, *, log_priors: Tensor, tau: float) -> Tensor:
-    """Cross-entropy of ``z + tau * log prior``; nothing is added at inference.
+    """Cross-entropy ``-sum_k t_k log softmax(z + tau log prior)_k``; nothing is added at inference.
 
     Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (arXiv 2007.07314), equation 10; with tau 1 the
     balanced softmax of Ren et al. 2020.

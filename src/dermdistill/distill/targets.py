@@ -3,12 +3,13 @@
 One folder a key: all that an answer depends on (teacher weights, its classes, preprocessing, images, augmentation,
 seed, which images take part, what is stored). One file an epoch, float16 [N, D], memory-mapped, a row an image. An
 epoch counts as written once its small JSON file with the SHA-256 stands. A folder whose key differs from what a student
-wants is refused, and the error names what differs; it is never silently made anew.
+wants is refused, and the error names what differs; it is never silently made anew. Only the signals may be more than
+are wanted: then the parts that are wanted are taken out of each row.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dermdistill.provenance import sha256_bytes, sha256_json
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
+PREFIX = "targets-"
 # Of float16 (5e-4) and of convolutions whose sums are ordered otherwise in batches of another size.
 RELATIVE_TOLERANCE = 1e-2
 ABSOLUTE_TOLERANCE = 2e-2
@@ -66,7 +68,7 @@ class TargetKey:
 
     def folder(self, cache: Path) -> Path:
         """Where answers under this key are kept."""
-        return cache / f"targets-{sha256_json(self.as_json())[:16]}"
+        return cache / f"{PREFIX}{sha256_json(self.as_json())[:16]}"
 
 
 def target_key(
@@ -111,6 +113,13 @@ def shapes_of(signals: Signals) -> list[tuple[str, list[int]]]:
     return [(name, list(part.shape[1:])) for name, part in parts]
 
 
+def _names(signals: Mapping[str, Any]) -> list[str]:
+    """Names of the parts that a key's signals ask for, in the order of ``flatten``."""
+    exits = [f"exit_{depth}" for depth in signals["exits"]]
+    fused = ["fused"] if signals["fused"] else []
+    return ["logits", *exits, *fused, *(f"attention_{depth}" for depth in signals["attention"])]
+
+
 def unflatten(rows: Tensor, layout: Sequence[tuple[str, Sequence[int]]]) -> Signals:
     """The parts again, from rows [B, D]."""
     named: dict[str, Tensor] = {}
@@ -127,38 +136,69 @@ def unflatten(rows: Tensor, layout: Sequence[tuple[str, Sequence[int]]]) -> Sign
 
 
 class TargetStore:
-    """Stored answers under one key; ``open_targets`` makes it.
+    """Stored answers; ``open_targets`` and ``find_targets`` make it.
 
     Args:
         folder: where they lie.
         image_ids: of the N rows of every epoch.
-        layout: name and shape of each part of a row.
+        layout: name and shape of each part of a stored row.
+        names: of the parts that are wanted, in the order wanted; by default all.
     """
 
-    def __init__(self, folder: Path, image_ids: Sequence[str], layout: Sequence[tuple[str, Sequence[int]]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        image_ids: Sequence[str],
+        layout: Sequence[tuple[str, Sequence[int]]],
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.folder = folder
         self.image_ids = tuple(image_ids)
-        self.layout = [(name, list(shape)) for name, shape in layout]
-
-    @property
-    def width(self) -> int:
-        """Numbers kept of one view."""
-        return sum(int(np.prod(shape)) for _, shape in self.layout)
+        shapes = {name: list(shape) for name, shape in layout}
+        widths = [int(np.prod(shape)) for shape in shapes.values()]
+        columns = dict(zip(shapes, np.split(np.arange(sum(widths)), np.cumsum(widths)[:-1]), strict=True))
+        self.layout = [(name, shapes[name]) for name in names or shapes]
+        self.columns = torch.from_numpy(np.concatenate([columns[name] for name, _ in self.layout]))
+        self.width = sum(widths)
 
     def _paths(self, epoch: int) -> tuple[Path, Path]:
         return self.folder / f"epoch-{epoch:05}.npy", self.folder / f"epoch-{epoch:05}.json"
 
     def has(self, epoch: int) -> bool:
-        """Whether an epoch was written."""
+        """Whether an epoch was written; ``read`` says whether it is still what was written."""
         return self._paths(epoch)[1].is_file()
 
-    def write(self, epoch: int, answers: npt.NDArray[np.float32]) -> None:
-        """Keep an epoch's answers, float32 [N, D].
+    def has_first(self, epochs: int) -> bool:
+        """Whether each of the first epochs was written."""
+        return all(self.has(epoch) for epoch in range(epochs))
+
+    def write(self, epoch: int, batches: Iterable[npt.NDArray[np.float32]]) -> None:
+        """Keep an epoch's answers; no more than a batch of them is in memory.
+
+        Ordinary writes, not a writable memory map: a full disk is then an error and not the death of the process.
+
+        Args:
+            epoch: from 0.
+            batches: float32 [B, D] each, together the N rows in their order.
 
         Raises:
             TargetsError: a number that float16 cannot hold.
             OutputError: the folder cannot be written.
         """
+        array, info = self._paths(epoch)
+        header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (len(self.image_ids), self.width)}
+        digest, rows = hashlib.sha256(), 0
+        with atomic_path(array) as temporary, temporary.open("wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, header)
+            for answers in batches:
+                half = self._half(answers, epoch)
+                handle.write(half.data)
+                digest.update(half.data)
+                rows += len(half)
+            assert rows == len(self.image_ids)
+        write_json(info, {"epoch": epoch, "rows": rows, "sha256": digest.hexdigest()})
+
+    def _half(self, answers: npt.NDArray[np.float32], epoch: int) -> Half:
         with np.errstate(over="ignore"):
             half = answers.astype(np.float16)
         if not np.isfinite(half).all():
@@ -167,10 +207,7 @@ class TargetStore:
                 rule="float16 holds finite numbers up to 65,504",
                 next_step="use distill.targets=live, or train the teacher with a lower learning rate",
             )
-        array, info = self._paths(epoch)
-        with atomic_path(array) as temporary:
-            np.save(temporary, half)
-        write_json(info, {"epoch": epoch, "rows": len(half), "sha256": hashlib.sha256(half.tobytes()).hexdigest()})
+        return half
 
     def read(self, epoch: int) -> Half:
         """An epoch's answers, a read-only memory map [N, D], checked against their SHA-256.
@@ -200,6 +237,19 @@ class TargetStore:
             )
         return answers
 
+    def pick(self, answers: Half | Tensor, places: Ints) -> Tensor:
+        """The wanted parts of some rows, float32 [B, D'], in the memory that holds the answers.
+
+        Args:
+            answers: of an epoch, float16 [N, D], as ``read`` gives them or on a device.
+            places: rows of the store, int64 [B].
+        """
+        if isinstance(answers, Tensor):
+            rows = answers[torch.from_numpy(places).to(answers.device)]
+        else:
+            rows = torch.from_numpy(answers[places])
+        return rows[:, self.columns.to(rows.device)].float()
+
 
 def create_targets(folder: Path, key: TargetKey, image_ids: Sequence[str], layout: Any) -> TargetStore:
     """Begin a folder of stored answers, or open it where another process was quicker.
@@ -217,24 +267,13 @@ def create_targets(folder: Path, key: TargetKey, image_ids: Sequence[str], layou
 
 
 def open_targets(folder: Path, key: TargetKey, image_ids: Sequence[str]) -> TargetStore:
-    """Open stored answers, which must be exactly those that a student wants.
+    """Open stored answers that were written under this very key.
 
     Raises:
         TargetsError: the folder was written under another key, and what differs; or it cannot be read.
     """
-    path = folder / INDEX
-    try:
-        found = json.loads(path.read_text())
-        kept, layout, ids = found["key"], found["layout"], found["image_ids"]
-        layout = [(str(name), [int(side) for side in shape]) for name, shape in layout]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TargetsError(
-            f"{path}: cannot be read ({type(error).__name__}: {error})",
-            rule="the index of stored teacher targets",
-            next_step=f"delete the folder {folder.name}; the targets are computed again",
-        ) from error
-    wanted = key.as_json()
-    faults = _differences(kept, wanted)
+    kept, layout, ids = _read_index(folder)
+    faults = _differences(kept, key.as_json())
     if not faults and list(ids) != list(image_ids):
         faults = [f"images: {len(ids)} stored, {len(image_ids)} wanted, or in another order"]
     if faults:
@@ -244,6 +283,53 @@ def open_targets(folder: Path, key: TargetKey, image_ids: Sequence[str]) -> Targ
             next_step="name another folder, or delete this one; the targets are computed again",
         )
     return TargetStore(folder, ids, layout)
+
+
+def _read_index(folder: Path) -> tuple[dict[str, Any], list[tuple[str, list[int]]], list[str]]:
+    """Key, layout and image ids of a folder."""
+    path = folder / INDEX
+    try:
+        found = json.loads(path.read_text())
+        kept, layout, ids = dict(found["key"]), found["layout"], list(found["image_ids"])
+        return kept, [(str(name), [int(side) for side in shape]) for name, shape in layout], ids
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TargetsError(
+            f"{path}: cannot be read ({type(error).__name__}: {error})",
+            rule="the index of stored teacher targets",
+            next_step=f"delete the folder {folder.name}; the targets are computed again",
+        ) from error
+
+
+def find_targets(cache: Path, key: TargetKey, image_ids: Sequence[str], epochs: int) -> TargetStore | None:
+    """Stored answers of the first epochs, all of them, that serve a student, or None.
+
+    They are those under the very key or, where some of these are missing, the narrowest that were written under a key
+    which differs in its signals alone and has all that are wanted. A folder that cannot be read is none of the latter.
+
+    Args:
+        cache: folder of all stored targets.
+        key: of what the student wants.
+        image_ids: of the rows.
+        epochs: from the first.
+
+    Raises:
+        TargetsError: the folder named by the key is damaged or foreign.
+    """
+    exact, names = key.folder(cache), _names(key.signals)
+    if (exact / INDEX).is_file():
+        store = open_targets(exact, key, image_ids)
+        if store.has_first(epochs):
+            return store
+    wider = []
+    for index in sorted(cache.glob(f"{PREFIX}*/{INDEX}")):
+        try:
+            kept, layout, ids = _read_index(index.parent)
+        except TargetsError:
+            continue
+        alike = {**kept, "signals": None} == {**key.as_json(), "signals": None} and ids == list(image_ids)
+        if alike and {name for name, _ in layout} >= set(names):
+            wider.append(TargetStore(index.parent, ids, layout, names))
+    return min((store for store in wider if store.has_first(epochs)), key=lambda store: store.width, default=None)
 
 
 def _differences(kept: Any, wanted: Any, name: str = "") -> list[str]:
@@ -270,7 +356,7 @@ def compare_with_live(store: TargetStore, epoch: int, places: Ints, live: Tensor
     Raises:
         TargetsError: they differ by more than float16 explains; it names image, part and both numbers.
     """
-    kept = torch.from_numpy(store.read(epoch)[places].astype(np.float32))
+    kept = store.pick(store.read(epoch), places)
     now = live.float().cpu()
     if now.shape != kept.shape:
         raise TargetsError(

@@ -21,7 +21,7 @@ from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_r
 from dermdistill.pipeline.context import Context, cache_folder
 from dermdistill.pipeline.execute import PROVENANCE, RECIPE
 from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
-from dermdistill.pipeline.teachers import open_teacher
+from dermdistill.pipeline.teachers import open_teachers
 from dermdistill.pipeline.trials import Trial, Workshop, by_row
 from dermdistill.provenance import sha256_file, sha256_json
 from dermdistill.recipes.load import load_recipe, parse_recipe
@@ -104,7 +104,7 @@ def _compared(
     return compare_rows(
         {name: frames[trial_of[name]] for name in names},
         control=CONTROL,
-        controls={name: second for name in names if (second := ROWS[name].control)},
+        controls={name: second for name in names if (second := ROWS[name].control) and second in names},
         task=recipe.task,
         samples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.bootstrap_seed,
@@ -198,13 +198,15 @@ def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> 
     if not taught:
         return
     console.print("[bold]targets[/bold]", highlight=False)
-    teacher = open_teacher(context.path / "teacher", context.recipe, context.teacher_spec, context.stores)
+    some = next(iter(taught.values())).recipe
+    teachers = open_teachers(some, context.path / "teacher", context.split, context.stores)
     data = context.training_data(context.spec)
     torch.set_num_threads(os.cpu_count() or 1)
     for trial in taught.values():
         viewing = Viewing(trial.recipe.augment, trial.recipe.seed, data.train_rows)
         epochs, plan = trial.recipe.student.epochs, trial.plan or SignalPlan()
-        store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=default_device())
+        for teacher in teachers:
+            store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=default_device())
     torch.set_num_threads(context.recipe.threads or os.cpu_count() or 1)
 
 
@@ -212,7 +214,8 @@ def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
     """The recipe with another run's teacher section, and the size of its input.
 
     Raises:
-        ConfigError: the run has no readable recipe, or its teacher does not fit the student.
+        ConfigError: the run has no readable recipe, its teacher does not fit the student, or it saw images that were
+            prepared in another way.
     """
     theirs = load_recipe(str(run / RECIPE))
     values = recipe.model_dump(mode="json")
@@ -220,7 +223,15 @@ def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
         **theirs.teacher.model_dump(mode="json"),
         "size": theirs.teacher.size or theirs.data.size,
     }
-    return parse_recipe(values, source=f"{recipe.name} with the teacher of {run.name}")
+    merged = parse_recipe(values, source=f"{recipe.name} with the teacher of {run.name}")
+    seen, shown = (one.data.preprocess(one.teacher.size) for one in (theirs, merged))
+    if seen != shown:
+        raise ConfigError(
+            f"--teacher: {run} was trained on images prepared as {seen.to_dict()}, not {shown.to_dict()}",
+            rule="a teacher answers to images prepared as it knows them",
+            next_step=f"set data.resize={theirs.data.resize}, or take another teacher",
+        )
+    return merged
 
 
 def adopt_teacher(context: Context, run: Path) -> None:

@@ -12,13 +12,15 @@ from rich.console import Console
 
 from dermdistill.atomic import write_json, write_text
 from dermdistill.config import Recipe
+from dermdistill.distill.signals import signal_plan
 from dermdistill.errors import ConfigError, RunFolderError
 from dermdistill.evaluate.predictions import CONTROL
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.stages import STAGES, stage_inputs
-from dermdistill.recipes.load import parse_recipe, recipe_text
+from dermdistill.pipeline.teachers import other_teacher_hashes
+from dermdistill.recipes.load import load_recipe, parse_recipe, recipe_text
 from dermdistill.report.page import write_report
 from dermdistill.run import RunFolder
 from dermdistill.training.roles import DESCRIPTION
@@ -110,7 +112,8 @@ def keep_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def try_networks(recipe: Recipe, *, teacher: bool = True) -> None:
-    """Build the networks and show them one image: what cannot work fails now, not after hours."""
+    """Build the networks, show them one image, look for other teachers: what cannot work fails now, not after hours."""
+    _try_other_teachers(recipe)
     classes, own = len(class_names(recipe.task)), recipe.data.size
     roles = (("teacher", recipe.teacher, recipe.teacher.size or own), ("student", recipe.student, own))
     for role, settings, size in roles if teacher else roles[1:]:
@@ -124,6 +127,25 @@ def try_networks(recipe: Recipe, *, teacher: bool = True) -> None:
                 rule="data.size fits every branch; a ViT wants a multiple of its patch size",
                 next_step=f"change data.size, or the options in {role}.model.branches",
             ) from error
+
+
+def _try_other_teachers(recipe: Recipe) -> None:
+    """Other runs' teachers are there, of the same task, and have the exits that the student learns from.
+
+    Whether they have seen a lesion that they must not is known once there is a split.
+    """
+    distill = recipe.student.distill
+    other_teacher_hashes(recipe)
+    for other in distill.other_teachers:
+        theirs = load_recipe(str(Path(other.run) / RECIPE))
+        missing = sorted(set(signal_plan(distill, recipe.student.model.exits).exits) - set(theirs.teacher.model.exits))
+        if theirs.task != recipe.task or missing:
+            raise ConfigError(
+                f"student.distill.other_teachers: {other.run} has a teacher of the task {theirs.task} with exits "
+                f"{list(theirs.teacher.model.exits)}",
+                rule=f"the task {recipe.task}" + (f", and a counterpart of the exits {missing}" if missing else ""),
+                next_step="take another run, or leave it out",
+            )
 
 
 def _differences(before: Any, after: Any, prefix: str = "") -> list[str]:

@@ -16,7 +16,7 @@ from dermdistill.provenance import sha256_file
 from dermdistill.recipes.load import load_recipe
 from dermdistill.training.loop import TrainingData
 from dermdistill.training.residence import default_device
-from dermdistill.training.roles import WEIGHTS, load_trained
+from dermdistill.training.roles import DESCRIPTION, WEIGHTS, load_description, load_trained
 from dermdistill.training.teachers import (
     LiveTeachers,
     SignalSource,
@@ -85,14 +85,14 @@ def open_teachers(recipe: Recipe, folder: Path, split: Split, stores: Stores) ->
 
 
 def open_teacher(folder: Path, recipe: Recipe, spec: PreprocessSpec, stores: Stores) -> Teacher:
-    """A trained teacher with the images that it sees."""
+    """A trained teacher with the images that it sees.
+
+    Raises:
+        ConfigError: its classes are not those of the task, or in another order.
+        RunFolderError: the network is missing, damaged, or not the one that was written.
+    """
+    classes = _classes(folder, recipe)
     model, store = load_trained(folder), stores.at(spec)
-    classes = class_names(recipe.task)
-    if model.classifier.out_features != len(classes):
-        raise ConfigError(
-            f"{folder}: tells {model.classifier.out_features} classes",
-            rule=f"a teacher of the task {recipe.task} tells {len(classes)}",
-        )
     return Teacher(
         model=model,
         sha256=sha256_file(folder / WEIGHTS),
@@ -102,6 +102,27 @@ def open_teacher(folder: Path, recipe: Recipe, spec: PreprocessSpec, stores: Sto
         image_ids=store.image_ids,
         spec=spec,
     )
+
+
+def _classes(folder: Path, recipe: Recipe) -> tuple[str, ...]:
+    """The classes of the task, which must be those that the teacher's description lists, in this order."""
+    path, classes = folder / DESCRIPTION, class_names(recipe.task)
+    listed = load_description(folder).get("classes")
+    theirs = listed if isinstance(listed, list) else []
+    differing = [
+        f"logit {place} is {kept!r} where {wanted!r} belongs"
+        for place, (kept, wanted) in enumerate(zip(theirs, classes, strict=False))
+        if kept != wanted
+    ]
+    if len(theirs) != len(classes):
+        differing = [f"tells {len(theirs)} classes"]
+    if differing:
+        raise ConfigError(
+            f"{path}: {', '.join(differing)}",
+            rule=f"a teacher of the task {recipe.task} tells, in this order: {', '.join(classes)}",
+            next_step=f"take a run of the task {recipe.task} as it was trained, or train this teacher again",
+        )
+    return classes
 
 
 def _refuse_seen(run: Path, split: Split, stores: Stores) -> None:

@@ -37,6 +37,7 @@ from dermdistill.training.validation import predict_logits
 
 DONE = "trial.json"
 PREDICTIONS = "predictions.parquet"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,22 +166,33 @@ def work(workshop: Workshop, trials: Sequence[Trial], console: Console, *, wait:
                 run_trial(workshop, trial)
 
 
+def device_names(count: int, visible: str | None) -> list[str]:
+    """The GPUs that a process sees, by their names in ``CUDA_VISIBLE_DEVICES``: numbers, or UUIDs where it says so.
+
+    Args:
+        count: of these GPUs. CUDA ignores what follows an invalid name, so that the list may be longer.
+        visible: the variable's value in this process; None or empty where it says nothing.
+    """
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return [name.strip() for name in names[:count]]
+
+
 @contextmanager
 def side_by_side(arguments: Sequence[str], jobs: int) -> Iterator[None]:
     """Run the same command in ``jobs - 1`` more processes while the block does its own share.
 
-    With several GPUs each process gets one of them in turn.
+    With several GPUs each new process gets one of those that this one sees, in turn.
 
     Args:
         arguments: of ``dermdistill``, such that the command goes on with the same study.
         jobs: processes in all.
     """
-    devices = torch.cuda.device_count()
+    devices = device_names(torch.cuda.device_count(), os.environ.get(VISIBLE))
     children = []
     for number in range(1, jobs):
         environment = dict(os.environ)
-        if devices > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(number % devices)
+        if len(devices) > 1:
+            environment[VISIBLE] = devices[number % len(devices)]
         command = [sys.executable, "-c", "from dermdistill.cli import main; main()", *arguments]
         children.append(subprocess.Popen(command, env=environment))
     try:

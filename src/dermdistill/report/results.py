@@ -15,7 +15,7 @@ from dermdistill.report import formats, tables
 from dermdistill.report.comparison_page import SECTIONS, interval_levels
 from dermdistill.report.facts import command_block, fact_lines, origin_facts
 from dermdistill.report.markdown import plain, table
-from dermdistill.report.run_files import ROLES, RunFiles, read_run
+from dermdistill.report.run_files import ROLES, RunFiles, distils_without_control, read_run
 
 CURVE_POINTS = 200
 # Whole numbers, seeds and hashes about the parts; a list or a table a image never gets in.
@@ -38,6 +38,7 @@ PAGE_METRICS = (
     ("melanoma", "specificity_at_95_sensitivity"),
     ("diagnosis", "ece"),
 )
+WITHOUT_CONTROL = "No student without a teacher was trained beside this one: what distillation brought is not known."
 INTRODUCTION = """# Results
 
 This page is generated from the files under `results/` by `dermdistill results page`; do not edit it.
@@ -143,7 +144,9 @@ def results_page(results: Path, page: Path | None = None) -> str:
         content, provenance = (_load(results / name / f"{file}.json", kind) for file in (kind, "provenance"))
         if kind == "evaluation":
             levels.add(content.get("bootstrap", {}).get("level", 0.95))
-            sections.append(_section(name, content, provenance, _load(results / name / "split.json", kind)))
+            split, recipe = _load(results / name / "split.json", kind), results / name / "recipe.yaml"
+            alone = recipe.is_file() and distils_without_control(yaml.safe_load(recipe.read_text()), content["models"])
+            sections.append(_section(name, content, provenance, split, without_control=alone))
         else:
             levels |= interval_levels(content)
             sections.append(SECTIONS[kind](name, content, provenance, _picture(results / name / f"{kind}.svg", page)))
@@ -174,7 +177,9 @@ def _load(path: Path, kind: str) -> dict[str, Any]:
     return content
 
 
-def _section(name: str, evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any]) -> str:
+def _section(
+    name: str, evaluation: dict[str, Any], provenance: dict[str, Any], split: dict[str, Any], *, without_control: bool
+) -> str:
     models: dict[str, dict[str, Any]] = evaluation["models"]
     parts = [f"## {plain(name)}\n", _facts(evaluation, provenance, split)]
     titles = [plain(formats.model_title(model)) for model in models]
@@ -186,7 +191,7 @@ def _section(name: str, evaluation: dict[str, Any], provenance: dict[str, Any], 
         for group, metric in PAGE_METRICS
     ]
     parts.append(table(["", *titles], rows + _file_cells(evaluation, list(models))))
-    parts.append(_comparison(evaluation))
+    parts.append(_comparison(evaluation) + f"- {WITHOUT_CONTROL}\n" * without_control)
     return "\n".join(part for part in parts if part)
 
 

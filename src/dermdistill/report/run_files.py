@@ -1,6 +1,7 @@
 """Reads the files of a run folder that the report and the results page are made of, and nothing else."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,8 @@ class RunFiles:
 
     @property
     def distils_without_control(self) -> bool:
-        """Whether the student learnt from a teacher and no student without one was evaluated beside it."""
-        weights = DistillConfig.model_validate((self.recipe.get("student") or {}).get("distill") or {})
-        controls = [name for name in self.evaluation["models"] if "control" in name or "no_teacher" in name]
-        return weights.alpha + weights.beta > 0 and not controls
+        """See ``distils_without_control``."""
+        return distils_without_control(self.recipe, self.evaluation["models"])
 
     def monitor(self, role: str) -> str:
         """The validation figure that chose the weights of a role."""
@@ -71,6 +70,12 @@ class RunFiles:
         if training.get("best_epoch") is not None:
             return int(training["best_epoch"])
         return max((int(line["epoch"]) for line in self.logs[role] or [] if line.get("best")), default=-1)
+
+
+def distils_without_control(recipe: Mapping[str, Any], models: Iterable[str]) -> bool:
+    """Whether a run's student learnt from a teacher and no student without one was evaluated beside it."""
+    distill = DistillConfig.model_validate((recipe.get("student") or {}).get("distill") or {})
+    return distill.needs_teacher and not any("control" in name or "no_teacher" in name for name in models)
 
 
 def _unusable(path: Path, what: str, run: Path) -> RunFolderError:

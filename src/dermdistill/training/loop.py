@@ -42,7 +42,7 @@ from dermdistill.training.record import EpochRecord, gradient_norms
 from dermdistill.training.residence import resident
 from dermdistill.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate
 from dermdistill.training.teachers import SignalSource
-from dermdistill.training.tracking import open_trackers
+from dermdistill.training.tracking import open_trackers, tracking_place
 from dermdistill.training.validation import predict_logits, validation_figures
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -120,15 +120,19 @@ class TrainingResult:
     progress: Progress
 
 
+def _precision(asked: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
+    """What is asked for; ``auto`` is bfloat16 on a GPU and 32-bit elsewhere."""
+    if asked != "auto":
+        return asked
+    return "bf16-mixed" if torch.cuda.is_available() else "32-true"
+
+
 class _Trainer:
     """The state of a running training; ``train`` below is its only user."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
-        precision = job.optim.precision
-        if precision == "auto":
-            precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=_precision(job.optim.precision))
         job.model.to(memory_format=torch.channels_last)
         optimizer = make_optimizer(job.model, job.objective.to(self.fabric.device), job.optim)
         self.network, self.optimizer = self.fabric.setup(job.model, optimizer)
@@ -243,7 +247,7 @@ class _Trainer:
         job = self.job
         current = {name: value.clone() for name, value in job.model.state_dict().items()}
         job.model.load_state_dict(self.average.state)
-        logits = predict_logits(self.network, job.data.images, job.data.val_rows, job.data.spec)
+        logits = predict_logits(self.network, self.images, job.data.val_rows, job.data.spec)
         job.model.load_state_dict(current)
         return validation_figures(logits, job.data.labels[job.data.val_rows], job.data.task)
 
@@ -314,7 +318,7 @@ def train(job: TrainingJob) -> TrainingResult:
             epochs=job.optim.epochs,
             monitor=job.optim.monitor,
         ) as bar,
-        open_trackers(job.tracking, job.folder.parent, job.folder.parent.name) as tracker,
+        open_trackers(job.tracking, *tracking_place(job.folder)) as tracker,
     ):
         tracker.start({job.role: {"seed": job.seed, **job.optim.model_dump(mode="json")}})
         for line in progress.log:

@@ -15,7 +15,7 @@ from typing import Any
 from dermdistill import __version__
 from dermdistill.atomic import make_folder
 from dermdistill.errors import ConfigError, OutputError
-from dermdistill.training.tracked import FOLDER, missing_package, numbers, refused, settings_text
+from dermdistill.training.tracked import missing_package, numbers, refused, settings_text
 
 EXPERIMENT = "dermdistill"
 # Marks the runs that this module made, so that a user's own runs in the same file are left alone.
@@ -57,7 +57,9 @@ def _mlflow_client(file: Path) -> Any:
 
 
 class MlflowTracker:
-    """One MLflow run in the SQLite file ``tracking/mlflow.db``, for teacher and student, found again on resume.
+    """One MLflow run in the SQLite file ``mlflow.db`` of a tracking folder, found again on resume.
+
+    Teacher and student of a run share it; see ``tracking_place``.
 
     Raises:
         ConfigError: MLflow is not installed, or the folder's name cannot stand in the address of a database.
@@ -65,7 +67,7 @@ class MlflowTracker:
     """
 
     def __init__(self, folder: Path, run_name: str) -> None:
-        self.file = folder.resolve() / FOLDER / "mlflow.db"
+        self.file = folder.resolve() / "mlflow.db"
         if set("?%") & set(str(self.file)):
             raise ConfigError(
                 f"{self.file}: MLflow cannot keep a database there",

@@ -24,6 +24,7 @@ from dermdistill.training.teachers import SignalSource
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+NEXT_STEP = "run again with --resume"
 Role = Literal["teacher", "student"]
 # Teacher and student of one seed differ in their random start, but see the same views.
 _SEED_OFFSETS = {"teacher": 0, "student": 1}
@@ -125,23 +126,38 @@ def _keep(job: TrainingJob, settings: NetworkConfig, result: TrainingResult) -> 
     return description
 
 
+def load_description(folder: Path) -> dict[str, Any]:
+    """What ``model.json`` in a folder of ``train_role`` holds.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+        if not isinstance(description, dict):
+            raise ValueError(f"{DESCRIPTION} holds no object")
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{folder}: no trained network ({error})", next_step=NEXT_STEP) from error
+    return description
+
+
 def load_trained(folder: Path) -> HybridClassifier:
     """The network that ``train_role`` kept in a folder, in evaluation mode.
 
     Raises:
         RunFolderError: a file is missing, damaged, or not the one that was written.
     """
-    next_step = "run again with --resume"
+    description = load_description(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise RunFolderError(f"{folder}: no trained network ({error})", next_step=next_step) from error
+        raise RunFolderError(f"{folder}: no trained network ({error})", next_step=NEXT_STEP) from error
     if sha256_file(folder / WEIGHTS) != description["sha256"]:
         raise RunFolderError(
             f"{folder / WEIGHTS}: was changed after training",
             rule=f"its SHA-256 stands in {DESCRIPTION}",
-            next_step=next_step,
+            next_step=NEXT_STEP,
         )
     config = ModelConfig.model_validate(description["model"])
     bare = config.model_copy(update={"branches": tuple(without_weights(b) for b in config.branches)})

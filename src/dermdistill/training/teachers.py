@@ -1,6 +1,7 @@
 """Where a student's targets come from: teachers in memory that see each view, or their stored answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dermdistill.atomic import make_folder
 from dermdistill.config import AugmentConfig
 from dermdistill.data.augment import Images, make_views
 from dermdistill.distill.signals import SignalPlan, Signals, signals_of
 from dermdistill.distill.targets import (
     INDEX,
+    Half,
     TargetKey,
     TargetStore,
     compare_with_live,
     create_targets,
+    find_targets,
     flatten,
     open_targets,
     shapes_of,
@@ -28,6 +32,7 @@ from dermdistill.distill.targets import (
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.progress import StepProgress
+from dermdistill.run import locked
 from dermdistill.training.residence import resident
 
 Ints = npt.NDArray[np.int64]
@@ -144,7 +149,10 @@ class LiveTeachers:
 
 
 class StoredTeachers:
-    """Stored answers; no teacher is in memory. An epoch's answers move to the device as a whole.
+    """Stored answers; no teacher is in memory.
+
+    A GPU gets an epoch's answers as a whole where they fit, as it gets images; otherwise, and on a CPU, each batch is
+    taken out of the memory map.
 
     Args:
         stores: one a teacher.
@@ -160,26 +168,34 @@ class StoredTeachers:
             places[[row_of[image_id] for image_id in store.image_ids]] = np.arange(len(store.image_ids))
             self.places.append(places)
         self.device = torch.device("cpu")
-        self.current: list[Tensor] = []
+        self.current: list[Half | Tensor] = []
 
     def to(self, device: torch.device) -> None:
         """Give signals on this device."""
         self.device = device
 
     def start_epoch(self, epoch: int) -> None:
-        """Load the epoch's answers.
+        """Open the epoch's answers.
 
         Raises:
             TargetsError: they are missing, cut off or altered.
         """
-        self.current = [torch.from_numpy(np.array(store.read(epoch))).to(self.device) for store in self.stores]
+        self.current = []  # the last epoch's make room
+        for store in self.stores:
+            self.current.append(_near(store.read(epoch), self.device))
 
     def signals(self, rows: Ints, views: Tensor, spec: PreprocessSpec) -> tuple[Signals, ...]:
         """See ``SignalSource``; the views play no part."""
         return tuple(
-            unflatten(kept[torch.from_numpy(places[rows]).to(self.device)].float(), store.layout)
+            unflatten(store.pick(kept, places[rows]).to(self.device), store.layout)
             for store, places, kept in zip(self.stores, self.places, self.current, strict=True)
         )
+
+
+def _near(answers: Half, device: torch.device) -> Half | Tensor:
+    """Answers where images of as many bytes would be, see ``resident``."""
+    moved = resident(answers.view(np.uint8), device)
+    return moved.view(torch.float16) if isinstance(moved, Tensor) else answers
 
 
 def _on(teacher: Teacher, device: torch.device) -> Teacher:
@@ -203,9 +219,11 @@ def key_of(teacher: Teacher, viewing: Viewing, plan: SignalPlan) -> TargetKey:
 def store_targets(
     teacher: Teacher, viewing: Viewing, plan: SignalPlan, *, epochs: int, cache: Path, device: torch.device
 ) -> TargetStore:
-    """Compute and keep a teacher's answers to all views of the first ``epochs`` epochs, where they are missing.
+    """A teacher's answers to all views of the first ``epochs`` epochs; those that are missing are computed and kept.
 
-    Answers that were there before are proven on a random sample against the teacher.
+    Where all are there, with these signals alone or with more, nothing is computed. Answers that were there before are
+    compared with their SHA-256, every epoch of them, and on a random sample with the teacher. One process at a time
+    works on a folder; others wait.
 
     Args:
         teacher: whose answers.
@@ -220,26 +238,40 @@ def store_targets(
         OutputError: the cache cannot be written.
     """
     key, rows = key_of(teacher, viewing, plan), np.unique(viewing.train_rows)
-    folder, ids = key.folder(cache), [teacher.image_ids[row] for row in rows]
+    ids = [teacher.image_ids[row] for row in rows]
     live = _on(replace(teacher, model=teacher.model.eval().requires_grad_(False)), device)
     live.model.to(memory_format=torch.channels_last)
-    if (folder / INDEX).is_file():
-        store = open_targets(folder, key, ids)
-    else:
-        first = answers(live, viewing.make(live.images, rows[:2], 0, live.spec).to(device), plan)
-        store = create_targets(folder, key, ids, shapes_of(first))
-    missing = [epoch for epoch in range(epochs) if not store.has(epoch)]
-    prove([epoch for epoch in range(epochs) if store.has(epoch)], store, live, viewing, plan, rows)
-    steps = -(-len(rows) // BATCH)
-    with StepProgress("teacher's answers", steps=steps * len(missing)) as bar:
-        for epoch in missing:
-            parts = []
-            for start in range(0, len(rows), BATCH):
-                views = viewing.make(live.images, rows[start : start + BATCH], epoch, live.spec)
-                parts.append(flatten(answers(live, views.to(device), plan)).cpu().numpy())
-                bar.step()
-            store.write(epoch, np.concatenate(parts))
+    found = find_targets(cache, key, ids, epochs)
+    folder = found.folder if found else key.folder(cache)
+    # What is complete is only read, also from a cache that cannot be written.
+    with nullcontext() if found else locked(make_folder(folder), wait=True):
+        if found:
+            store = found
+        elif (folder / INDEX).is_file():
+            store = open_targets(folder, key, ids)
+        else:
+            first = answers(live, viewing.make(live.images, rows[:2], 0, live.spec).to(device), plan)
+            store = create_targets(folder, key, ids, shapes_of(first))
+        kept = [epoch for epoch in range(epochs) if store.has(epoch)]
+        for epoch in kept:
+            store.read(epoch)
+        prove(kept, store, live, viewing, plan, rows)
+        missing = [epoch for epoch in range(epochs) if epoch not in kept]
+        with StepProgress("teacher's answers", steps=-(-len(rows) // BATCH) * len(missing)) as bar:
+            for epoch in missing:
+                store.write(epoch, _answers_of_epoch(live, viewing, plan, rows, epoch, bar))
     return store
+
+
+def _answers_of_epoch(
+    teacher: Teacher, viewing: Viewing, plan: SignalPlan, rows: Ints, epoch: int, bar: StepProgress
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Batches [B, D] of what a teacher says about one epoch's views of rows."""
+    device = next(teacher.model.parameters()).device
+    for start in range(0, len(rows), BATCH):
+        views = viewing.make(teacher.images, rows[start : start + BATCH], epoch, teacher.spec)
+        yield flatten(answers(teacher, views.to(device), plan)).cpu().numpy()
+        bar.step()
 
 
 def prove(

@@ -9,8 +9,6 @@ from typing import Any
 
 from dermdistill.errors import ConfigError, DermdistillError, OutputError
 
-FOLDER = "tracking"
-
 
 def numbers(role: str, line: Mapping[str, Any]) -> dict[str, float]:
     """Every number of an epoch's line under a stable name, such as ``student/terms/logits_kd/value``.

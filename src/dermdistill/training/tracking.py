@@ -15,8 +15,34 @@ from typing import Any, Protocol
 
 from dermdistill.atomic import make_folder
 from dermdistill.errors import ConfigError
+from dermdistill.run import RECORD
 from dermdistill.training.mlflow_tracker import MlflowTracker
-from dermdistill.training.tracked import FOLDER, missing_package, numbers, refused, settings_text
+from dermdistill.training.tracked import missing_package, numbers, refused, settings_text
+
+FOLDER = "tracking"
+# Trainings of a run that share its tracking folder: one after the other, each with a role of its own.
+SHARING = ("teacher", "student")
+
+
+def tracking_place(training: Path) -> tuple[Path, str]:
+    """Where the trackers of a training write, and how MLflow calls its run.
+
+    Teacher and student of a run share ``RUN/tracking``. Any other training of a run or study, a control or a trial, has
+    ``RUN/tracking/PLACE``, where PLACE is its folder's path in the run: many of these have one role, and several
+    processes may train them at once. No stage counts ``RUN/tracking`` among its files, so that a viewer that touches a
+    tracker's file makes no stage undone. Outside a run a training has its own ``tracking``.
+
+    Args:
+        training: folder of the training. The run is the nearest folder above it with a ``run.json``.
+
+    Returns:
+        the folder, absolute, and the name.
+    """
+    training = training.absolute()
+    run = next((above for above in training.parents if (above / RECORD).is_file()), training)
+    place = training.relative_to(run)
+    own = Path() if place.as_posix() in SHARING else place
+    return run / FOLDER / own, (Path(run.name) / own).as_posix()
 
 
 class Tracker(Protocol):
@@ -33,7 +59,7 @@ class Tracker(Protocol):
 
 
 class TensorBoardTracker:
-    """Event files under ``tracking/tensorboard/ROLE``; TensorBoard keeps values as float32.
+    """Event files under ``tensorboard/ROLE`` of a tracking folder; TensorBoard keeps values as float32.
 
     A folder a role, because TensorBoard's ``purge_step`` drops the later points of all curves in a folder.
 
@@ -46,7 +72,7 @@ class TensorBoardTracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing_package("tensorboard", error) from error
-        self.folder = folder / FOLDER / "tensorboard"
+        self.folder = folder / "tensorboard"
         self.text = f"    run: {run_name}"
         self.new_writer: Callable[..., Any] = SummaryWriter
         self.writers: dict[str, Any] = {}
@@ -116,7 +142,7 @@ def open_trackers(names: Sequence[str], folder: Path, run_name: str) -> Iterator
 
     Args:
         names: of ``TRACKERS``.
-        folder: the run's folder; trackers write into its folder ``tracking``.
+        folder: where they write, see ``tracking_place``.
         run_name: how MLflow calls the run.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import nn
 
-from dermdistill.data.augment import plain_views
+from dermdistill.data.augment import Images, plain_views
 from dermdistill.labels import Task, class_names, melanoma_index
 from dermdistill.preprocess import PreprocessSpec
 
@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 @torch.no_grad()
 def predict_logits(
     model: nn.Module,
-    images: npt.NDArray[np.uint8],
+    images: Images,
     rows: npt.NDArray[np.int64],
     spec: PreprocessSpec,
     *,
@@ -26,7 +26,7 @@ def predict_logits(
 
     Args:
         model: gives ``Output`` or logits [B, K].
-        images: the store's uint8 [N, S, S, 3].
+        images: uint8 [N, S, S, 3], the store's array or a tensor of it on any device.
         rows: which of them, [M].
         spec: preprocessing.
         batch_size: images at once.
