@@ -75,6 +75,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def move_file(source: Path, path: Path) -> None:
+    """Give a whole file its name, in place of an older file; both names lie on one disk.
+
+    Raises:
+        OutputError: that is not possible; the file keeps its old name.
+    """
+    _require(path.is_file() or not path.exists(), path, "file")
+    try:
+        source.replace(path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def _take_place(temporary: Path, path: Path) -> None:
     """Rename one folder over another; where that fails the old one goes back to its name."""
     if not path.exists():

@@ -64,11 +64,7 @@ def resize_image(image: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDAr
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ConfigError(f"image is {image.dtype} {list(image.shape)}", rule="an RGB image is uint8 [H, W, 3]")
-    return resize_picture(Image.fromarray(image), spec)
-
-
-def resize_picture(picture: Image.Image, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """The same for a Pillow picture of mode RGB, whose pixels need not be copied first."""
+    picture = Image.fromarray(image)
     width, height = picture.size
     box: tuple[float, float, float, float] = (0, 0, width, height)
     if spec.resize == "crop":

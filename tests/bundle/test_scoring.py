@@ -17,9 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from dermdistill.bundle import scoring
+from dermdistill import pictures
+from dermdistill.bundle import score_source, scoring
 from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, write_manifest
 from dermdistill.bundle.predictor import Predictor
+from dermdistill.bundle.score_source import FolderSource
 from dermdistill.bundle.scoring import score_images
 from dermdistill.errors import ConfigError, DataError, RunFolderError
 from dermdistill.preprocess import PreprocessSpec
@@ -68,7 +70,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(FolderSource, "chunk", 4)
+    monkeypatch.setattr(score_source, "CHUNK", 4)
+    monkeypatch.setattr(score_source, "EMBEDDED_CHUNK", 4)
 
 
 def table(path: Path) -> list[dict[str, Any]]:
@@ -203,6 +207,101 @@ def test_job_does_not_go_on_with_something_else(
         score_images(bundle, folder, out, resume=True, flips=change == "option")
 
 
+def test_parts_of_an_unknown_job_are_not_taken_over(bundle: Path, folder: Path) -> None:
+    """A removal that was broken off half-way may leave parts without the name of their job."""
+    out = folder.parent / "scores.parquet"
+    parts = out.with_name("scores.parquet.parts")
+    parts.mkdir()
+    (parts / f"{0:012d}.parquet").write_bytes(b"of another bundle")
+    for resume in (False, True):
+        with pytest.raises(RunFolderError, match="unknown job"):
+            score_images(bundle, folder, out, resume=resume)
+
+
+def test_job_that_was_killed_while_it_cleaned_up_is_finished(
+    bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder.parent / "scores.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_remove", lambda parts: None)
+        score_images(bundle, folder, out)
+    whole, parts = out.read_bytes(), out.with_name("scores.parquet.parts")
+    next(parts.glob("0*.parquet")).unlink()
+    with pytest.raises(RunFolderError, match="is there already"):
+        score_images(bundle, folder, out)
+    done = score_images(bundle, folder, out, resume=True)
+    assert (done.images, done.failed, done.now) == (30, 0, 0)
+    assert out.read_bytes() == whole and not parts.exists()
+
+
+def test_damaged_part_is_named(bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = folder.parent / "scores.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_join", lambda *_: (_ for _ in ()).throw(_KilledError()))
+        with pytest.raises(_KilledError):
+            score_images(bundle, folder, out)
+    part = sorted(out.with_name("scores.parquet.parts").glob("0*.parquet"))[2]
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(RunFolderError, match=part.name):
+        score_images(bundle, folder, out, resume=True)
+    part.unlink()
+    assert score_images(bundle, folder, out, resume=True).now == 4
+
+
+def test_lack_of_memory_stops_the_job_and_is_no_row(
+    bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder.parent / "scores.parquet"
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "_check_size", fails)
+        with pytest.raises(DataError, match="fewer --workers"):
+            score_images(bundle, folder, out)
+    assert not out.exists()
+    assert score_images(bundle, folder, out, resume=True).failed == 0
+
+
+def test_file_that_is_gone_or_has_an_odd_name_is_a_row(bundle: Path, folder: Path) -> None:
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    odd = os.fsencode(folder) + b"/od\xffd.png"
+    Path(os.fsdecode(odd)).write_bytes((folder / "00.png").read_bytes())
+    out = folder.parent / "scores.parquet"
+    score_images(bundle, folder, out)
+    rows = {row["image"]: row for row in table(out)}
+    assert rows["dangling.png"]["reason"] == "missing"
+    assert rows["od\\udcffd.png"]["label"] == rows["00.png"]["label"]
+
+
+def test_folder_that_cannot_be_read_is_not_left_out_unseen() -> None:
+    with pytest.raises(DataError, match="secret: cannot be read"):
+        score_source._unreadable_folder(PermissionError(13, "Permission denied", "secret"))
+
+
+def test_changed_image_of_a_path_table_stops_a_resumed_job(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"path": [f"images/{index:02d}.png" for index in range(6)]}), tmp_path / "t.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_join", lambda *_: (_ for _ in ()).throw(_KilledError()))
+        with pytest.raises(_KilledError):
+            score_images(bundle, tmp_path / "t.parquet", tmp_path / "out")
+    (folder / "03.png").write_bytes(_bytes((1, 2, 3)))
+    with pytest.raises(RunFolderError, match="another source"):
+        score_images(bundle, tmp_path / "t.parquet", tmp_path / "out", resume=True)
+
+
+def test_damaged_page_of_a_table_is_an_error_with_its_name(bundle: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [_bytes((i, 0, 0)) for i in range(40)]}), tmp_path / "t.parquet")
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[4:60] = b"\xff" * 56
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.parquet: is no readable Parquet table"):
+        score_images(bundle, tmp_path / "t.parquet", tmp_path / "out")
+
+
 def test_result_that_is_there_is_not_overwritten(bundle: Path, folder: Path) -> None:
     out = folder.parent / "scores.parquet"
     out.write_text("mine")
@@ -233,8 +332,9 @@ def test_source_that_holds_nothing_is_refused(bundle: Path, tmp_path: Path) -> N
     ):
         with pytest.raises(DataError, match=said):
             score_images(bundle, tmp_path / name, tmp_path / "out")
-    with pytest.raises(ConfigError, match="workers is -1"):
-        score_images(bundle, tmp_path / "none", tmp_path / "out", workers=-1)
+    for workers in (0, -1):
+        with pytest.raises(ConfigError, match=f"workers is {workers}"):
+            score_images(bundle, tmp_path / "none", tmp_path / "out", workers=workers)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.parts").exists()
 
 
@@ -246,7 +346,8 @@ def test_killed_process_goes_on_with_every_image_once(bundle: Path, folder: Path
         import sys, time
         from pathlib import Path
         from dermdistill.bundle import scoring
-        scoring.CHUNK = 4
+        from dermdistill.bundle.score_source import FolderSource
+        FolderSource.chunk = 4
         real = scoring._write_part
         def slow(*words):
             time.sleep(0.2)

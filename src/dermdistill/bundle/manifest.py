@@ -95,7 +95,7 @@ def parse_manifest(text: str, source: str = MANIFEST_FILE) -> Manifest:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(source, f"it is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise _unreadable(source, "it is not a JSON object")

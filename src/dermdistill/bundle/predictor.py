@@ -12,8 +12,8 @@ import onnxruntime
 from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, MODEL_NAMES, read_manifest
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import melanoma_index
-from dermdistill.pictures import PictureError, open_picture, read_content
-from dermdistill.preprocess import PreprocessSpec, normalise, resize_image, resize_picture
+from dermdistill.pictures import PictureError, read_content, read_pixels
+from dermdistill.preprocess import PreprocessSpec, normalise, resize_image
 
 Decision = Literal["refer", "no_referral", "no_threshold"]
 ImageLike = npt.NDArray[np.uint8] | Path | str | bytes
@@ -36,6 +36,10 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return probs
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     if threads < 1:
         raise ConfigError(f"threads is {threads}", rule="at least 1")
@@ -48,9 +52,8 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise BundleError(
-            f"{path}: cannot be loaded ({reason or type(error).__name__})",
+            f"{path}: cannot be loaded ({_first_line(error)})",
             rule="an ONNX file that ONNX Runtime can run",
             next_step="export it again",
         ) from error
@@ -85,8 +88,18 @@ class OnnxClassifier:
         self.classes = int(outputs[0].shape[1])
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits float32 [B, K] of normalised inputs float32 [B, 3, S, S], in one call."""
-        logits: npt.NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        """Logits float32 [B, K] of normalised inputs float32 [B, 3, S, S], in one call.
+
+        Raises:
+            BundleError: ONNX Runtime cannot run the file on them.
+        """
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        except Exception as error:
+            raise BundleError(
+                f"{self.path}: cannot be run on inputs {list(inputs.shape)} ({_first_line(error)})",
+                next_step="verify the bundle; leave memory for it, or take smaller batches",
+            ) from error
         return logits
 
     def logits(self, images: npt.NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> npt.NDArray[np.float32]:
@@ -187,7 +200,7 @@ class Predictor:
             raise DataError(
                 f"{len(faults)} of {len(images)} images cannot be used",
                 faults=faults,
-                rule="each is a uint8 [H, W, 3] RGB array, or a whole JPEG, PNG, BMP, TIFF, WebP or GIF (or its bytes)",
+                rule="each is a uint8 [H, W, 3] RGB array, or a whole JPEG, PNG, BMP, TIFF or WebP (or its bytes)",
                 next_step="leave them out or mend them; nothing was predicted",
             )
         return [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
@@ -240,9 +253,9 @@ def prepare(image: ImageLike, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
         PictureError: it cannot be read, or has another form.
     """
     if isinstance(image, (str, Path)):
-        return resize_picture(open_picture(read_content(Path(image)), str(image)), spec)
+        return resize_image(read_pixels(read_content(Path(image)), str(image)), spec)
     if isinstance(image, bytes):
-        return resize_picture(open_picture(image, "its bytes"), spec)
+        return resize_image(read_pixels(image, "its bytes"), spec)
     if not isinstance(image, np.ndarray):
         raise PictureError("wrong_type", f"is a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -29,13 +29,14 @@ def predict(
     from dataclasses import asdict
 
     from dermdistill.bundle.predictor import Predictor
+    from dermdistill.pictures import printable
 
     predictions = Predictor(bundle, int8=not fp32).predict(list(images), flips=flips)
     if not as_json:
         _print_table(images, predictions)
         return
     for image, prediction in zip(images, predictions, strict=True):
-        typer.echo(json.dumps({"image": str(image), **asdict(prediction)}))
+        typer.echo(json.dumps({"image": printable(str(image)), **asdict(prediction)}))
 
 
 def score(
@@ -60,13 +61,16 @@ def _print_table(images: "list[Path]", predictions: "list[Prediction]") -> None:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from dermdistill.pictures import printable
 
     table = Table("image", "most likely", "probability", "melanoma", "decision at 95% sensitivity", box=None)
     for column in (2, 3):
         table.columns[column].justify = "right"
     for image, prediction in zip(images, predictions, strict=True):
         table.add_row(
-            str(image),
+            Text(printable(str(image))),
             prediction.label,
             f"{prediction.probs[prediction.label]:.3f}",
             f"{prediction.melanoma_probability:.3f}",
@@ -74,7 +78,7 @@ def _print_table(images: "list[Path]", predictions: "list[Prediction]") -> None:
         )
     # A pipe gets whole lines, however long the names of the files are.
     width = None if sys.stdout.isatty() else 80 + max((len(str(image)) for image in images), default=0)
-    Console(width=width, highlight=False).print(table)
+    Console(width=width, highlight=False, emoji=False).print(table)
     typer.echo("Research software, not a medical device.", err=True)
 
 

@@ -1,8 +1,4 @@
-"""Image files to RGB pixels, many at once, with every unreadable one reported.
-
-Files are told apart by their content, not by their name. Plain JPEG goes through simplejpeg, whose strict mode
-refuses damaged files and whose pixels equal Pillow's (its fast modes stay off); the rest through ``pictures``.
-"""
+"""Image files to RGB pixels, many at once, with every unreadable one reported."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,26 +9,22 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 
 from dermdistill import pictures
 from dermdistill.errors import DataError
 
 T = TypeVar("T")
 
-PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
-# Where EXIF or XMP may say how the picture was held.
-TURNED_MARKS = (b"Exif\x00\x00", b"Orientation")
 # Below this a pool costs more than it saves.
 SMALL_SET = 64
 CHUNK = 32
 
 
 def decode_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode one image file, to the pixels of ``pictures.open_picture``.
+    """Decode one image file, see ``pictures``.
 
     Args:
-        path: a JPEG, PNG, BMP, TIFF, WebP or GIF, whatever its name ends with.
+        path: a JPEG, PNG, BMP, TIFF or WebP, whatever its name ends with.
 
     Returns:
         uint8 [H, W, 3], RGB, upright.
@@ -40,9 +32,7 @@ def decode_image(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         PictureError: the file is missing, empty, not an image, damaged, too large, or of another kind of pixels.
     """
-    content = pictures.read_content(path)
-    image = _plain_jpeg(content, str(path)) if content.startswith(pictures.JPEG_START) else None
-    return np.asarray(pictures.open_picture(content, str(path))) if image is None else image
+    return pictures.read_pixels(pictures.read_content(path), str(path))
 
 
 def decode_all(
@@ -91,21 +81,3 @@ def _decode_chunk(paths: Sequence[Path], use: Callable[[npt.NDArray[np.uint8]], 
         else:
             results.append(use(image))
     return results
-
-
-def _plain_jpeg(content: bytes, name: str) -> npt.NDArray[np.uint8] | None:
-    """The pixels of a JPEG that needs no turning and no conversion; None for any other."""
-    if any(mark in content for mark in TURNED_MARKS):
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-    except ValueError:
-        return None  # damaged, or of a chroma subsampling that simplejpeg does not know: Pillow tells which
-    if colours not in PLAIN_COLOURS:
-        return None
-    pictures.check_pixel_count(width, height, pictures.jpeg_scans(content), name)
-    try:
-        image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
-    except ValueError as error:
-        raise pictures.damaged(name, error) from error
-    return image
