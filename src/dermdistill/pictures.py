@@ -65,6 +65,9 @@ _SCAN_START = b"\xff\xda"
 _WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 # EXIF orientation: quarter turns against the clock, then whether left and right are exchanged.
 _TURNS: Final = {2: (0, True), 3: (2, False), 4: (2, True), 5: (-1, True), 6: (-1, False), 7: (1, True), 8: (1, False)}
+_PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
+# EXIF, XMP, several pictures in one file: what Pillow must look at.
+_SAID_MORE = (b"Exif\0\0", b"Orientation", b"MPF\0")
 _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323
 
 
@@ -159,11 +162,15 @@ def read_pixels(content: bytes, name: str = "image") -> Pixels:
     with _QUIET:
         try:
             _check_segments(content, name)
+            if (plain := _plain_jpeg(content, name)) is not None:
+                return plain
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 _check_size(picture, content, name)
                 _check_pixels(picture, name)
                 if simplejpeg is not None and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-                    return _turned(_plain_jpeg(picture, content), _orientation(picture))
+                    pixels = _decoded_strictly(content)
+                    if pixels is not None:
+                        return _turned(pixels, _orientation(picture))
                 picture.load()
                 return _turned(np.asarray(_rgb(picture)), _orientation(picture))
         except PictureError:
@@ -239,21 +246,22 @@ def _tiff_entries(content: bytes, name: str) -> int:
 
 
 def _check_size(picture: Image.Image, content: bytes, name: str) -> None:
-    width, height = picture.size
-    plain = picture.format == "JPEG" and picture.mode in ("RGB", "L")
-    most = MAX_JPEG_PIXELS if plain else MAX_PIXELS
-    if max(width, height) > MAX_SIDE or width * height > most:
-        rule = f"at most {MAX_SIDE:,} a side and {most:,} in all are accepted"
-        raise PictureError("too_large", f"{name}: {width} x {height} pixels; {rule}")
-    scans = content.count(_SCAN_START) if picture.format == "JPEG" else 1
-    if width * height * scans > MAX_SCANNED_PIXELS:
-        raise PictureError(
-            "too_large", f"{name}: {width} x {height} pixels in {scans} scans, which would take too long"
-        )
+    is_jpeg = picture.format == "JPEG"
+    most = MAX_JPEG_PIXELS if is_jpeg and picture.mode in ("RGB", "L") else MAX_PIXELS
+    _check_pixel_count(*picture.size, most, content.count(_SCAN_START) if is_jpeg else 1, name)
     tags = getattr(picture, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
     if tile > MAX_PIXELS:
         raise PictureError("too_large", f"{name}: has tiles of {tile:,} pixels; at most {MAX_PIXELS:,} are accepted")
+
+
+def _check_pixel_count(width: int, height: int, most: int, scans: int, name: str) -> None:
+    if max(width, height) > MAX_SIDE or width * height > most:
+        rule = f"at most {MAX_SIDE:,} a side and {most:,} in all are accepted"
+        raise PictureError("too_large", f"{name}: {width} x {height} pixels; {rule}")
+    if width * height * scans > MAX_SCANNED_PIXELS:
+        size = f"{width} x {height} pixels in {scans} scans"
+        raise PictureError("too_large", f"{name}: {size}, which would take too long")
 
 
 def _check_pixels(picture: Image.Image, name: str) -> None:
@@ -262,13 +270,26 @@ def _check_pixels(picture: Image.Image, name: str) -> None:
         raise PictureError("pixel_type", f"{name}: its pixels are {kind}, whose range is not known")
 
 
-def _plain_jpeg(picture: Image.Image, content: bytes) -> Pixels:
-    """By simplejpeg, whose fast modes stay off; a subsampling that it does not know is left to Pillow."""
+def _plain_jpeg(content: bytes, name: str) -> Pixels | None:
+    """Pixels of a JPEG that says nothing of how it was held: no need to ask Pillow, which takes longer to open it."""
+    if simplejpeg is None or not content.startswith(JPEG_START) or any(mark in content for mark in _SAID_MORE):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    if colours not in _PLAIN_COLOURS:
+        return None
+    _check_pixel_count(width, height, MAX_JPEG_PIXELS, content.count(_SCAN_START), name)
+    return _decoded_strictly(content)
+
+
+def _decoded_strictly(content: bytes) -> Pixels | None:
+    """By simplejpeg, whose fast modes stay off; None for a subsampling that it does not know."""
     try:
         simplejpeg.decode_jpeg_header(content)
     except ValueError:
-        picture.load()
-        return np.asarray(picture.convert("RGB"))
+        return None
     pixels: Pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
     return pixels
 

@@ -127,7 +127,7 @@ def test_decode_image_refuses_a_bomb_before_decoding_it(tmp_path: Path) -> None:
     tiny = bytearray(encoded(picture()))
     frame = tiny.index(b"\xff\xc0")
     tiny[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
-    with pytest.raises(DataError, match="has more than 36,000,000 pixels"):
+    with pytest.raises(DataError, match="36,000,000"):
         decode_image(written(tmp_path / "bomb.jpg", bytes(tiny)))
 
 
