@@ -81,15 +81,9 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
 def recolour(images: Tensor, maps: Tensor, out: Tensor) -> None:
     """Apply each image's colour map [B, 3, 4] to its pixels: float32 [B, 3, S, S] -> ``out``, of that shape.
 
-    Channel by channel, each sum in the same order: a batched matrix product saves little and may round
-    otherwise.
+    Each sum has three products, in an order that depends on neither the batch nor the threads; tests hold it to that.
     """
-    weights = maps[:, :, :, None, None]
-    torch.mul(images[:, 0:1], weights[:, :, 0], out=out)
-    product = torch.empty_like(out)
-    for channel in (1, 2):
-        out += torch.mul(images[:, channel : channel + 1], weights[:, :, channel], out=product)
-    out += weights[:, :, 3]
+    torch.baddbmm(maps[:, :, 3:], maps[:, :, :3], images.flatten(2), out=out.view(len(out), 3, -1))
 
 
 def gaussian_blur(images: Tensor) -> Tensor:
