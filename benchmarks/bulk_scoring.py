@@ -25,7 +25,7 @@ from torchvision import transforms
 
 from dermdistill.bundle.manifest import read_manifest
 from dermdistill.bundle.score_source import CHUNK, SUFFIXES
-from dermdistill.provenance import machine, package_versions, sha256_json
+from dermdistill.provenance import origin, sha256_json
 from dermdistill.training.roles import load_trained
 
 MAIN = "from dermdistill.cli import main; main()"
@@ -164,8 +164,7 @@ def main() -> None:
         "largest peak / smallest peak": round(max(peaks) / min(peaks), 3),
         "killed_and_resumed": kill,
         "bundle_sha256": sha256_json(manifest.model_dump(mode="json")),
-        "machine": machine(),
-        "packages": package_versions(),
+        **origin(),
     }
     print(json.dumps(result))
     sys.exit(not passed)

@@ -42,7 +42,7 @@ from dermdistill.data.readers import read_catalog
 from dermdistill.data.store import open_store
 from dermdistill.data.synthetic import write_synthetic
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import machine, package_versions
+from dermdistill.provenance import origin
 
 BATCH = 64
 WORKERS = 2
@@ -245,8 +245,7 @@ def main() -> None:
         "threads": given.threads,
         "workers": WORKERS,
         "sizes": sizes,
-        "machine": machine(),
-        "packages": package_versions(),
+        **origin(),
     }
     print(json.dumps(result))
 

@@ -27,7 +27,7 @@ from PIL import ExifTags, Image
 from dermdistill.bundle.predictor import prepare
 from dermdistill.pictures import MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE, PictureError, Reason
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import machine, package_versions
+from dermdistill.provenance import origin
 
 SECONDS, MEGABYTES = 2.0, 500
 PATIENCE = 30.0
@@ -278,8 +278,7 @@ def main() -> None:
         "slowest_seconds": round(slowest, 3),
         "peak_megabytes": round(peak, 1),
         "limits": {"seconds": SECONDS, "megabytes": MEGABYTES},
-        "machine": machine(),
-        "packages": package_versions(),
+        **origin(),
     }
     print(json.dumps(result))
     sys.exit(not passed)

@@ -36,7 +36,7 @@ from dermdistill.data.store import ImageStore, open_store
 from dermdistill.data.synthetic import write_synthetic
 from dermdistill.distill.targets import TargetStore
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import machine, package_versions
+from dermdistill.provenance import origin
 from dermdistill.training.teachers import BATCH as ANSWERS
 from dermdistill.training.teachers import StoredTeachers
 
@@ -228,8 +228,7 @@ def main() -> None:
         "size": given.size,
         "repeats": given.repeats,
         **found,
-        "machine": machine(),
-        "packages": package_versions(),
+        **origin(),
     }
     print(json.dumps(result))
 

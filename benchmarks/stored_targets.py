@@ -26,7 +26,7 @@ from dermdistill.distill.objective import TeacherShape
 from dermdistill.distill.signals import signal_plan
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
-from dermdistill.provenance import machine, package_versions
+from dermdistill.provenance import origin
 from dermdistill.recipes.load import load_recipe
 from dermdistill.training.loop import TrainingData
 from dermdistill.training.roles import train_role
@@ -144,8 +144,7 @@ def main() -> None:
                 "met": ratio <= TARGET,
                 "live / none": round(live / none, 3),
                 "live / stored": round(live / stored, 3),
-                "machine": machine(),
-                "packages": package_versions(),
+                **origin(),
             }
         )
     )

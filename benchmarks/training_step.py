@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 
-from dermdistill.provenance import machine, package_versions
+from dermdistill.provenance import origin
 
 CASES = {
     "plain": "",
@@ -82,9 +82,10 @@ def main() -> None:
     }
     plain = medians["plain"]["cpu_ms"]
     ratios = {f"plain / {name}": round(plain / one["cpu_ms"], 3) for name, one in medians.items()}
-    origin = {"machine": machine(), "packages": package_versions()}
     print(
-        json.dumps({"benchmark": "training_step", "threads": 1, **vars(options), "cases": medians, **ratios, **origin})
+        json.dumps(
+            {"benchmark": "training_step", "threads": 1, **vars(options), "cases": medians, **ratios, **origin()}
+        )
     )
 
 

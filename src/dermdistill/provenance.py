@@ -77,3 +77,8 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def origin() -> dict[str, Any]:
+    """Where a figure comes from: ``code``, ``machine`` and ``packages``."""
+    return {"code": code_version(), "machine": machine(), "packages": package_versions()}
