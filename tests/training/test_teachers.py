@@ -205,17 +205,30 @@ def test_folder_whose_index_is_damaged_is_not_taken_for_a_wider_one(tmp_path: Pa
     assert stored(tmp_path, plan=NARROW).folder != wide.folder
 
 
-def test_folder_is_held_while_it_is_written_and_while_it_is_proven(tmp_path: Path, written: list[int]) -> None:
+def test_folder_is_held_while_it_is_written(tmp_path: Path, written: list[int]) -> None:
     folder = key_of(TEACHER, VIEWING, PLAN).folder(tmp_path)
     folder.mkdir()
-    for before in ([], [0, 1]):
-        other = threading.Thread(target=stored, args=(tmp_path,))
-        with locked(folder, wait=True):
-            other.start()
-            other.join(0.5)
-            assert other.is_alive() and written == before
+    other = threading.Thread(target=stored, args=(tmp_path,))
+    with locked(folder, wait=True):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() and written == []
+    other.join(20)
+    assert not other.is_alive() and written == [0, 1]
+
+
+def test_whole_folder_is_read_without_waiting_also_where_it_cannot_be_written(
+    tmp_path: Path, written: list[int]
+) -> None:
+    folder = stored(tmp_path).folder
+    other = threading.Thread(target=stored, args=(tmp_path,), daemon=True)
+    with locked(folder, wait=True):
+        other.start()
         other.join(20)
-        assert not other.is_alive() and written == [0, 1]
+        assert not other.is_alive()
+    (folder / ".lock").unlink()
+    stored(tmp_path)
+    assert written == [0, 1] and not (folder / ".lock").exists()
 
 
 def test_unflatten_gives_back_what_flatten_took() -> None:

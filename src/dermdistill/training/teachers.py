@@ -223,7 +223,7 @@ def store_targets(
 
     Where all are there, with these signals alone or with more, nothing is computed. Answers that were there before are
     compared with their SHA-256, every epoch of them, and on a random sample with the teacher. One process at a time
-    works on a folder; others wait.
+    writes a folder; others wait.
 
     Args:
         teacher: whose answers.
