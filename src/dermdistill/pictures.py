@@ -167,10 +167,8 @@ def read_pixels(content: bytes, name: str = "image") -> Pixels:
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 _check_size(picture, content, name)
                 _check_pixels(picture, name)
-                if simplejpeg is not None and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-                    pixels = _decoded_strictly(content)
-                    if pixels is not None:
-                        return _turned(pixels, _orientation(picture))
+                if picture.format == "JPEG" and picture.mode in ("RGB", "L") and _jpeg_header(content) is not None:
+                    return _turned(_decoded_strictly(content), _orientation(picture))
                 picture.load()
                 return _turned(np.asarray(_rgb(picture)), _orientation(picture))
         except PictureError:
@@ -272,24 +270,29 @@ def _check_pixels(picture: Image.Image, name: str) -> None:
 
 def _plain_jpeg(content: bytes, name: str) -> Pixels | None:
     """Pixels of a JPEG that says nothing of how it was held: no need to ask Pillow, which takes longer to open it."""
-    if simplejpeg is None or not content.startswith(JPEG_START) or any(mark in content for mark in _SAID_MORE):
+    if not content.startswith(JPEG_START) or any(mark in content for mark in _SAID_MORE):
+        return None
+    header = _jpeg_header(content)
+    if header is None or header[2] not in _PLAIN_COLOURS:
+        return None
+    height, width, _ = header
+    _check_pixel_count(width, height, MAX_JPEG_PIXELS, content.count(_SCAN_START), name)
+    return _decoded_strictly(content)
+
+
+def _jpeg_header(content: bytes) -> tuple[int, int, str] | None:
+    """Height, width and colours; None without simplejpeg, and for a subsampling that it does not know."""
+    if simplejpeg is None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         return None
-    if colours not in _PLAIN_COLOURS:
-        return None
-    _check_pixel_count(width, height, MAX_JPEG_PIXELS, content.count(_SCAN_START), name)
-    return _decoded_strictly(content)
+    return height, width, colours
 
 
-def _decoded_strictly(content: bytes) -> Pixels | None:
-    """By simplejpeg, whose fast modes stay off; None for a subsampling that it does not know."""
-    try:
-        simplejpeg.decode_jpeg_header(content)
-    except ValueError:
-        return None
+def _decoded_strictly(content: bytes) -> Pixels:
+    """By simplejpeg, whose fast modes stay off."""
     pixels: Pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
     return pixels
 

@@ -18,7 +18,7 @@ from dermdistill.data.split import Split, load_split
 from dermdistill.data.store import ImageStore, open_store
 from dermdistill.labels import Task, encode
 from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import code_version, machine, package_versions, sha256_json
+from dermdistill.provenance import origin, sha256_json
 from dermdistill.run import RunFolder
 from dermdistill.training.loop import TrainingData
 
@@ -97,9 +97,7 @@ class Context:
         catalog, recipe = self.catalog, self.recipe
         return {
             "command": command,
-            "code": code_version(),
-            "machine": machine(),
-            "packages": package_versions(),
+            **origin(),
             "recipe": {"name": recipe.name, "sha256": sha256_json(recipe.model_dump(mode="json"))},
             "data": {
                 "source": str(catalog["source"].iloc[0]),
