@@ -78,6 +78,9 @@ class BranchConfig(Frozen):
     backbone: str
     weights: str = Field("none", description="none | hub | offline | path of a .safetensors or .pth file")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm.create_model")
+    stages: int | None = Field(
+        None, ge=4, le=64, description="keep the first so many stages and no final convolution; None: all as it is"
+    )
 
 
 class ModelConfig(Frozen):
@@ -224,6 +227,7 @@ class TeacherConfig(NetworkConfig):
     """Teacher network and how it is trained."""
 
     size: int | None = Field(None, ge=16, le=1024, description="side of its input, pixels; None: that of the student")
+    run: str | None = Field(None, description="folder of a run whose trained teacher is taken; see `run --teacher`")
 
 
 class StudentConfig(NetworkConfig):

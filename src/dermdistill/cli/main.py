@@ -70,6 +70,9 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, such as student.epochs=5. Repeatable.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Run folder whose teacher is taken; otherwise one is trained.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
     """Train, distil, quantize, evaluate, explain, report: the whole job."""
@@ -77,22 +80,25 @@ def run(
 
     chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
     from dermdistill.pipeline.execute import run_recipe
+    from dermdistill.pipeline.teachers import taking_teacher
 
+    chosen = taking_teacher(chosen, teacher) if teacher else chosen
     report = run_recipe(
         chosen,
         source=data,
         out=out,
         resume=resume,
-        command=_command(recipe, data, settings),
+        command=_command(recipe, data, teacher, settings),
     )
     typer.echo(f"report: {report}")
 
 
-def _command(recipe: str, data: Path | None, settings: list[str] | None) -> str:
-    """The command for the provenance: the data folder's name stands for its path, which is nobody's business."""
+def _command(recipe: str, data: Path | None, teacher: Path | None, settings: list[str] | None) -> str:
+    """The command for the provenance: of absolute paths the last part alone, as the rest is nobody's business."""
     words = ["dermdistill run", recipe if not Path(recipe).is_file() else Path(recipe).name]
-    if data is not None:
-        words.append(f"--data {data if not data.is_absolute() else data.name}")
+    for option, folder in (("--data", data), ("--teacher", teacher)):
+        if folder is not None:
+            words.append(f"{option} {folder if not folder.is_absolute() else folder.name}")
     words += [f"--set {setting}" for setting in settings or []]
     return " ".join(words)
 

@@ -21,7 +21,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from dermdistill.atomic import atomic_path
-from dermdistill.compress.onnx_export import INPUT_NAME, first_line, quiet, random_inputs, run_onnx
+from dermdistill.compress.onnx_export import INPUT_NAME, first_line, quiet, random_inputs, run_onnx, strip_notes
 from dermdistill.config import CompressConfig
 from dermdistill.errors import ConfigError, ExportError
 from dermdistill.preprocess import PreprocessSpec, normalise
@@ -108,6 +108,7 @@ def _quantize(
         )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(int8), False)
+    strip_notes(int8)
 
 
 def count_nodes(path: Path) -> dict[str, int]:

@@ -20,6 +20,7 @@ BACKBONES: dict[str, str] = {
     **{f"efficientnet_lite{scale}": f"efficientnet_lite{scale}" for scale in range(3)},
     "mobilenetv3_small": "mobilenetv3_small_100",
     "mobilenetv3_large": "mobilenetv3_large_100",
+    "mobilenetv4_small": "mobilenetv4_conv_small",
     "convnext_atto": "convnext_atto",
     "convnext_tiny": "convnext_tiny",
     "vit_tiny": "vit_tiny_patch16_224",
@@ -82,6 +83,36 @@ def create_backbone(
             rule="a timm network with forward_intermediates",
         )
     return network
+
+
+def keep_stages(network: nn.Module, stages: int) -> None:
+    """Cut a pyramid, in place, behind the first ``stages`` of its stages, together with its final convolution.
+
+    What is left keeps its weights, pretrained ones too: an EfficientNet-Lite0 cut behind its fourth stage is a fifth of
+    the whole. Its final map is the output of the last stage that is kept.
+
+    Args:
+        network: of ``create_backbone``.
+        stages: as ``feature_info`` counts them, from the shallowest; all of them drops the final convolution alone.
+
+    Raises:
+        ConfigError: the network has fewer stages, or cannot be cut.
+    """
+    speaker: Any = network
+    info = [dict(stage) for stage in speaker.feature_info]
+    if not DEPTHS <= stages <= len(info):
+        raise ConfigError(
+            f"a backbone is cut behind stage {stages}", rule=f"at least {DEPTHS}, and it has {len(info)} stages"
+        )
+    if not hasattr(network, "prune_intermediate_layers") or len({stage["reduction"] for stage in info}) == 1:
+        raise ConfigError(
+            f"a {type(network).__name__} cannot be cut",
+            rule="a timm pyramid with prune_intermediate_layers",
+            next_step="leave `stages` of that branch away",
+        )
+    speaker.prune_intermediate_layers([stages - 1], prune_norm=True, prune_head=True)
+    speaker.feature_info = info[:stages]
+    speaker.head_hidden_size = speaker.num_features = int(info[stages - 1]["num_chs"])
 
 
 def _call(backbone: str, build: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:

@@ -42,13 +42,15 @@ class Branch(nn.Module):
 
     Args:
         network: has ``feature_info``, ``forward_intermediates`` and ``forward_head``.
+        cut: it has lost its final convolution (``keep_stages``): its deepest depth is the output of its last stage.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, cut: bool = False) -> None:
         super().__init__()
         speaker: Any = network
         info = [dict(stage) for stage in speaker.feature_info]
         self.network: Any = network
+        self.cut = cut
         self.indices = depth_indices(info)
         self.strides = [int(info[index]["reduction"]) for index in self.indices]
         self.last_map = nn.Identity()
@@ -72,7 +74,8 @@ class Branch(nn.Module):
             return layer
         fine = [depth for depth, stride in enumerate(self.strides) if size // stride >= CAM_CELLS]
         deepest = max(fine, default=0)
-        return self.last_map if deepest == DEPTHS - 1 else self._last_activation(deepest)
+        behind_activation = deepest == DEPTHS - 1 and not self.cut
+        return self.last_map if behind_activation else self._last_activation(deepest)
 
     def _last_activation(self, depth: int) -> nn.Module:
         stage = self.network.get_submodule(self.network.feature_info[self.indices[depth]]["module"])
@@ -87,5 +90,5 @@ class Branch(nn.Module):
             final = self.last_map(final)
             maps = [*maps[:-1], final]
         pooled = [depth.mean(dim=(2, 3)) for depth in maps[:-1]]
-        pooled.append(self.network.forward_head(final, pre_logits=True))
+        pooled.append(final.mean(dim=(2, 3)) if self.cut else self.network.forward_head(final, pre_logits=True))
         return BranchOutput(tuple(maps), tuple(pooled))

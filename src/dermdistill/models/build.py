@@ -30,7 +30,10 @@ def build_model(config: ModelConfig, *, classes: int, size: int, seed: int) -> H
         torch.manual_seed(seed)
         loaded = [load_backbone(branch, size=size) for branch in config.branches]
         return HybridClassifier(
-            [Branch(network) for network, _ in loaded],
+            [
+                Branch(network, cut=branch.stages is not None)
+                for branch, (network, _) in zip(config.branches, loaded, strict=True)
+            ],
             classes=classes,
             exits=config.exits,
             fusion_width=config.fusion_width if config.fusion else None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dermdistill.config import BranchConfig
 from dermdistill.errors import WeightsError
-from dermdistill.models.backbones import OWN_BACKBONES, create_backbone
+from dermdistill.models.backbones import OWN_BACKBONES, create_backbone, keep_stages
 from dermdistill.provenance import sha256_bytes, sha256_file
 
 OFFLINE: dict[str, tuple[str, str]] = {
@@ -27,14 +27,22 @@ STATE_DICT = "a state dict: name -> tensor, as .safetensors or from torch.save"
 
 
 def load_backbone(config: BranchConfig, *, size: int) -> tuple[nn.Module, dict[str, str]]:
-    """Build a backbone and give it the weights that its configuration names.
+    """Build a backbone, give it the weights that its configuration names, and cut it where that says so.
 
     Returns:
         The network, and a record ``{"backbone", "weights", "sha256"}`` for the provenance (empty hash for ``none``).
 
     Raises:
+        ConfigError: it cannot be built or cut.
         WeightsError: the weights cannot be had or do not fit.
     """
+    network, record = _whole_backbone(config, size)
+    if config.stages is not None:
+        keep_stages(network, config.stages)
+    return network, record
+
+
+def _whole_backbone(config: BranchConfig, size: int) -> tuple[nn.Module, dict[str, str]]:
     record = {"backbone": config.backbone, "weights": config.weights, "sha256": ""}
     if config.weights == "none":
         return create_backbone(config.backbone, size=size, options=config.options), record

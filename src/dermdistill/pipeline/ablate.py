@@ -1,7 +1,6 @@
 """Ablation: did distillation help, which part of it, and by how much. One split, one stored teacher, many students."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,20 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dermdistill.atomic import atomic_folder, write_json
+from dermdistill.atomic import write_json
 from dermdistill.config import Recipe
-from dermdistill.data.split import load_split
 from dermdistill.distill.signals import SignalPlan, signal_plan
-from dermdistill.errors import ConfigError, DataError
+from dermdistill.errors import ConfigError
 from dermdistill.evaluate.comparison import compare_rows
 from dermdistill.pipeline.ablation_rows import CONTROL, ROWS, chosen_rows, row_recipe, searched_rows
 from dermdistill.pipeline.context import Context, cache_folder
-from dermdistill.pipeline.execute import PROVENANCE, RECIPE
+from dermdistill.pipeline.execute import PROVENANCE
 from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
-from dermdistill.pipeline.teachers import open_teachers
+from dermdistill.pipeline.teachers import adopt_teacher, open_teachers, with_teacher_of
 from dermdistill.pipeline.trials import Trial, Workshop, by_row
-from dermdistill.provenance import sha256_file, sha256_json
-from dermdistill.recipes.load import load_recipe, parse_recipe
+from dermdistill.provenance import sha256_json
 from dermdistill.report.comparison import write_comparison
 from dermdistill.training.residence import default_device
-from dermdistill.training.roles import WEIGHTS
 from dermdistill.training.teachers import Viewing, store_targets
 
 NAME = "ablation"
@@ -73,7 +69,7 @@ def run_ablation(recipe: Recipe, plan: AblationPlan, call: StudyCall) -> Path:
     stages = ("catalog", "split", "audit") + (() if plan.teacher else ("teacher",))
     with prepared(recipe, call, stages=stages) as context:
         if plan.teacher is not None:
-            adopt_teacher(context, plan.teacher)
+            adopt_teacher(plan.teacher, context.path, context.split)
         workshop = Workshop(call.out, context.catalog, context.stores)
         trials, trial_of = _trials(context, names, plan)
         students = list(trials.values())
@@ -208,53 +204,3 @@ def _store_all(context: Context, trials: dict[str, Trial], console: Console) -> 
         for teacher in teachers:
             store_targets(teacher, viewing, plan, epochs=epochs, cache=cache_folder(), device=default_device())
     torch.set_num_threads(context.recipe.threads or os.cpu_count() or 1)
-
-
-def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
-    """The recipe with another run's teacher section, and the size of its input.
-
-    Raises:
-        ConfigError: the run has no readable recipe, its teacher does not fit the student, or it saw images that were
-            prepared in another way.
-    """
-    theirs = load_recipe(str(run / RECIPE))
-    values = recipe.model_dump(mode="json")
-    values["teacher"] = {
-        **theirs.teacher.model_dump(mode="json"),
-        "size": theirs.teacher.size or theirs.data.size,
-    }
-    merged = parse_recipe(values, source=f"{recipe.name} with the teacher of {run.name}")
-    seen, shown = (one.data.preprocess(one.teacher.size) for one in (theirs, merged))
-    if seen != shown:
-        raise ConfigError(
-            f"--teacher: {run} was trained on images prepared as {seen.to_dict()}, not {shown.to_dict()}",
-            rule="a teacher answers to images prepared as it knows them",
-            next_step=f"set data.resize={theirs.data.resize}, or take another teacher",
-        )
-    return merged
-
-
-def adopt_teacher(context: Context, run: Path) -> None:
-    """Copy the teacher of a run with the same images and the same split.
-
-    Raises:
-        DataError: its data or split are others, or its split cannot be read.
-        ConfigError: it holds no trained teacher.
-    """
-    target, weights = context.path / "teacher", run / "teacher" / WEIGHTS
-    if not weights.is_file():
-        raise ConfigError(
-            f"--teacher: {run} holds no trained teacher", rule="the folder of a run whose stage `teacher` is done"
-        )
-    theirs, own = load_split(run).info, context.split.info
-    differing = [key for key in ("catalog_sha256", "split_sha256") if theirs[key] != own[key]]
-    if differing:
-        raise DataError(
-            f"--teacher: {run} was trained on another {' and '.join(key.removesuffix('_sha256') for key in differing)}",
-            rule="the same images and the same split, or its teacher may have seen this study's test lesions",
-            next_step="train it with the same --data, data.seed and data.protocol; or leave --teacher away",
-        )
-    if (target / WEIGHTS).is_file() and sha256_file(target / WEIGHTS) == sha256_file(weights):
-        return
-    with atomic_folder(target) as temporary:
-        shutil.copytree(run / "teacher", temporary, dirs_exist_ok=True)

@@ -19,7 +19,7 @@ from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.stages import STAGES, stage_inputs
-from dermdistill.pipeline.teachers import other_teacher_hashes
+from dermdistill.pipeline.teachers import other_teacher_hashes, taken_teacher_hash
 from dermdistill.recipes.load import load_recipe, parse_recipe, recipe_text
 from dermdistill.report.page import write_report
 from dermdistill.run import RunFolder
@@ -114,6 +114,7 @@ def keep_recipe(recipe: Recipe, path: Path) -> None:
 def try_networks(recipe: Recipe, *, teacher: bool = True) -> None:
     """Build the networks, show them one image, look for other teachers: what cannot work fails now, not after hours."""
     _try_other_teachers(recipe)
+    taken_teacher_hash(recipe)
     classes, own = len(class_names(recipe.task)), recipe.data.size
     roles = (("teacher", recipe.teacher, recipe.teacher.size or own), ("student", recipe.student, own))
     for role, settings, size in roles if teacher else roles[1:]:

@@ -30,7 +30,7 @@ from dermdistill.evaluate.predictions import CONTROL, MODELS, predictions_frame,
 from dermdistill.explain.pictures import choose_items, write_explanations
 from dermdistill.labels import class_names
 from dermdistill.pipeline.context import Context
-from dermdistill.pipeline.teachers import other_teacher_hashes, student_teaching
+from dermdistill.pipeline.teachers import adopt_teacher, other_teacher_hashes, student_teaching, taken_teacher_hash
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import code_version, sha256_file
 from dermdistill.training.roles import load_trained, train_role
@@ -73,9 +73,12 @@ def audit(context: Context, inputs: str) -> None:
 
 
 def train_teacher(context: Context, inputs: str) -> None:
-    """Train the teacher and export it."""
-    folder = context.path / "teacher"
-    train_role("teacher", context.recipe, context.training_data(context.teacher_spec), folder=folder, inputs=inputs)
+    """Train the teacher, or take that of another run, and export it."""
+    folder, run = context.path / "teacher", context.recipe.teacher.run
+    if run is not None:
+        adopt_teacher(Path(run), context.path, context.split)
+    else:
+        train_role("teacher", context.recipe, context.training_data(context.teacher_spec), folder=folder, inputs=inputs)
     export_onnx(load_trained(folder).deployed(), context.teacher_spec, context.path / MODEL_FILES["teacher"])
 
 
@@ -291,5 +294,6 @@ def stage_inputs(context: Context, name: str) -> str:
         recipe=stage.settings(context.recipe),
         source=_listing(source) if source else "",
         other_teachers=other_teacher_hashes(context.recipe) if name == "student" else [],
+        taken_teacher=taken_teacher_hash(context.recipe) if name == "teacher" else "",
         catalog=catalog_sha256(context.catalog) if "catalog" in stage.reads else "",
     )

@@ -1,9 +1,11 @@
 """The teachers of a student, opened: the run's own, and those of other runs that have not seen its test lesions."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dermdistill.atomic import atomic_folder
 from dermdistill.config import Recipe
 from dermdistill.data.split import Split, load_split
 from dermdistill.distill.objective import TeacherShape
@@ -13,7 +15,7 @@ from dermdistill.labels import class_names
 from dermdistill.pipeline.context import Stores, cache_folder
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_file
-from dermdistill.recipes.load import load_recipe
+from dermdistill.recipes.load import load_recipe, parse_recipe
 from dermdistill.training.loop import TrainingData
 from dermdistill.training.residence import default_device
 from dermdistill.training.roles import DESCRIPTION, WEIGHTS, load_description, load_trained
@@ -46,6 +48,24 @@ def other_teacher_hashes(recipe: Recipe) -> list[str]:
             )
         hashes.append(sha256_file(weights))
     return hashes
+
+
+def taken_teacher_hash(recipe: Recipe) -> str:
+    """SHA-256 of the weights of the teacher that is taken from another run; empty where one is trained.
+
+    Raises:
+        ConfigError: that run holds no trained teacher.
+    """
+    return sha256_file(_weights_of(Path(recipe.teacher.run))) if recipe.teacher.run is not None else ""
+
+
+def _weights_of(run: Path) -> Path:
+    weights = run / "teacher" / WEIGHTS
+    if not weights.is_file():
+        raise ConfigError(
+            f"--teacher: {run} holds no trained teacher", rule="the folder of a run whose stage `teacher` is done"
+        )
+    return weights
 
 
 def open_teachers(recipe: Recipe, folder: Path, split: Split, stores: Stores) -> list[Teacher]:
@@ -192,3 +212,62 @@ def student_teaching(
     teachers = open_teachers(recipe, folder, split, stores)
     source = signal_source(recipe, teachers, data, cache=cache_folder(), plan=plan)
     return source, teacher_shapes(teachers)
+
+
+def with_teacher_of(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe with another run's teacher section, and the size of its input.
+
+    Raises:
+        ConfigError: the run has no readable recipe, its teacher does not fit the student, or it saw images that were
+            prepared in another way.
+    """
+    theirs = load_recipe(str(run / RECIPE))
+    values = recipe.model_dump(mode="json")
+    values["teacher"] = {
+        **theirs.teacher.model_dump(mode="json"),
+        "size": theirs.teacher.size or theirs.data.size,
+        "run": None,
+    }
+    merged = parse_recipe(values, source=f"{recipe.name} with the teacher of {run.name}")
+    seen, shown = (one.data.preprocess(one.teacher.size) for one in (theirs, merged))
+    if seen != shown:
+        raise ConfigError(
+            f"--teacher: {run} was trained on images prepared as {seen.to_dict()}, not {shown.to_dict()}",
+            rule="a teacher answers to images prepared as it knows them",
+            next_step=f"set data.resize={theirs.data.resize}, or take another teacher",
+        )
+    return merged
+
+
+def taking_teacher(recipe: Recipe, run: Path) -> Recipe:
+    """A recipe that takes the trained teacher of a run instead of training one.
+
+    Raises:
+        ConfigError: see ``with_teacher_of``; or that run holds no trained teacher.
+    """
+    merged = with_teacher_of(recipe, run)
+    taken = merged.model_copy(update={"teacher": merged.teacher.model_copy(update={"run": str(run)})})
+    taken_teacher_hash(taken)
+    return taken
+
+
+def adopt_teacher(run: Path, folder: Path, split: Split) -> None:
+    """Copy the teacher of a run with the same images and the same split, as ``teacher`` in another folder.
+
+    Raises:
+        DataError: its data or split are others, or its split cannot be read.
+        ConfigError: it holds no trained teacher.
+    """
+    target, weights = folder / "teacher", _weights_of(run)
+    theirs, own = load_split(run).info, split.info
+    differing = [key for key in ("catalog_sha256", "split_sha256") if theirs[key] != own[key]]
+    if differing:
+        raise DataError(
+            f"--teacher: {run} was trained on another {' and '.join(key.removesuffix('_sha256') for key in differing)}",
+            rule="the same images and the same split, or its teacher may have seen this run's test lesions",
+            next_step="train it with the same --data, data.seed and data.protocol; or leave --teacher away",
+        )
+    if (target / WEIGHTS).is_file() and sha256_file(target / WEIGHTS) == sha256_file(weights):
+        return
+    with atomic_folder(target) as temporary:
+        shutil.copytree(run / "teacher", temporary, dirs_exist_ok=True)
