@@ -11,7 +11,9 @@ DermdistillError
 │   ├── NonFiniteLossError   a loss term is NaN or infinite
 │   └── DeadTermError        a loss term stays zero or moves no weight
 ├── TargetsError           stored teacher targets that are stale, foreign or damaged
+├── MissingExtraError      a package that only an extra brings
 ├── ExportError            an exported file that does not do what its source does
+│   └── GateError            an exported file that has lost too much
 ├── BundleError            a bundle that is incomplete or was changed
 ├── RunFolderError         a run folder that cannot be used as asked
 └── OutputError            a result that cannot be written
@@ -79,8 +81,16 @@ class TargetsError(DermdistillError):
     """Stored teacher targets that are stale, foreign or damaged."""
 
 
+class MissingExtraError(DermdistillError):
+    """A package that only an extra brings, and that was asked for."""
+
+
 class ExportError(DermdistillError):
     """An exported file that does not do what its source does."""
+
+
+class GateError(ExportError):
+    """An exported file that has lost more than the recipe allows, or is larger."""
 
 
 class BundleError(DermdistillError):

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermdistill.bundle.manifest import (
-    FP32_FILE,
-    INT8_FILE,
     MANIFEST_FILE,
     Manifest,
     parse_manifest,
@@ -16,6 +14,7 @@ from dermdistill.bundle.manifest import (
     render_manifest,
     write_manifest,
 )
+from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.errors import BundleError
 from dermdistill.labels import CODES
 from dermdistill.preprocess import PreprocessSpec

@@ -14,8 +14,9 @@ from PIL import Image
 from scipy.special import softmax as scipy_softmax
 
 from dermdistill.bundle.latency import latency_ms
-from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, write_manifest
+from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier, Predictor, decide, softmax
+from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import CODES, Task, class_names
 from dermdistill.pictures import PictureError

@@ -19,10 +19,11 @@ from PIL import Image
 
 from dermdistill import pictures
 from dermdistill.bundle import score_source, scoring
-from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, write_manifest
+from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import Predictor
 from dermdistill.bundle.score_source import FolderSource
 from dermdistill.bundle.scoring import score_images
+from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.errors import ConfigError, DataError, RunFolderError
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.run import locked

@@ -1,7 +1,7 @@
 """``manifest.json``: what a bundle holds, how its model is fed and read, and the hash of every byte of it.
 
-Form of a bundle: ``manifest.json``, ``model.onnx`` (FP32) and, where the student was quantized,
-``model.int8.onnx``.
+Form of a bundle: ``manifest.json``, at least one of the model files of ``variants.py``, and what stands beside them:
+``MODEL_CARD.md``, notices. No file of it runs code when it is loaded.
 """
 
 import json
@@ -11,16 +11,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dermdistill.atomic import write_text
+from dermdistill.bundle.variants import MODEL_NAMES
 from dermdistill.errors import BundleError
 from dermdistill.labels import Task, class_names
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_file, sha256_json
 
 MANIFEST_FILE = "manifest.json"
-FP32_FILE = "model.onnx"
-INT8_FILE = "model.int8.onnx"
-# The name of each file's model in evaluation.json, under which its thresholds stand.
-MODEL_NAMES: dict[str, str] = {FP32_FILE: "student", INT8_FILE: "student_int8"}
+CARD_FILE = "MODEL_CARD.md"
 FORMAT: Literal[1] = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -47,10 +45,9 @@ class Manifest(_Frozen):
         task: ``diagnosis`` (seven classes) or ``melanoma`` (two).
         classes: the order of the logits.
         preprocess: ``PreprocessSpec.to_dict()``.
-        thresholds: for each model (``student``, ``student_int8``) its operating points on the melanoma
-            probability, chosen on validation: ``youden``, ``at_95_sensitivity``; null where validation gave
-            none.
-        files: every model file by name.
+        thresholds: for each model (names of ``VARIANTS``) its operating points on the melanoma probability, chosen on
+            validation: ``youden``, ``at_95_sensitivity``; null where validation gave none.
+        files: every file by name.
         provenance: where the model comes from.
     """
 
@@ -140,28 +137,32 @@ def write_manifest(
     thresholds: dict[str, dict[str, float | None]],
     provenance: dict[str, Any],
 ) -> Manifest:
-    """Hash the model files that lie in ``folder`` and write ``manifest.json`` beside them.
+    """Hash the files that lie in ``folder`` and write ``manifest.json`` beside them.
 
     Args:
-        folder: holds ``model.onnx`` and perhaps ``model.int8.onnx``.
+        folder: holds at least one model file, and nothing that does not belong into the bundle.
         task: gives the classes in the order of the logits.
         spec: the preprocessing of the models.
         thresholds: by model name, see ``Manifest``.
         provenance: JSON-able.
 
     Raises:
-        BundleError: ``model.onnx`` is missing, or a value is out of its range.
+        BundleError: there is no model file, something else than a file, or a value out of its range.
         OutputError: the file cannot be written.
     """
-    if not (folder / FP32_FILE).is_file():
-        raise BundleError(f"{folder / FP32_FILE}: missing", rule=f"a bundle holds at least {FP32_FILE}")
+    names = sorted(item.name for item in folder.iterdir() if item.name != MANIFEST_FILE)
+    strange = [name for name in names if not (folder / name).is_file() or (folder / name).is_symlink()]
+    if strange:
+        raise BundleError(f"{folder / strange[0]}: is not a plain file", rule="a bundle holds plain files alone")
+    if not set(names) & set(MODEL_NAMES):
+        raise BundleError(f"{folder}: holds no model", rule=f"a bundle holds at least one of {', '.join(MODEL_NAMES)}")
     try:
         manifest = Manifest(
             task=task,
             classes=class_names(task),
             preprocess=spec.to_dict(),
             thresholds=thresholds,
-            files={name: _entry(folder / name) for name in MODEL_NAMES if (folder / name).is_file()},
+            files={name: _entry(folder / name) for name in names},
             provenance=provenance,
         )
     except ValidationError as error:

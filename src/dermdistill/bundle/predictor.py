@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from dermdistill.bundle.manifest import FP32_FILE, INT8_FILE, MODEL_NAMES, read_manifest
+from dermdistill.bundle.manifest import read_manifest
+from dermdistill.bundle.variants import FP32_FILE, INT8_FILE, MODEL_NAMES
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import melanoma_index
 from dermdistill.pictures import PictureError, read_content, read_pixels

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import bundles, data, recipes, results, studies
+from dermdistill.cli import bench, bundles, data, recipes, results, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
@@ -29,8 +29,10 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(results.app, name="results")
 app.command()(studies.ablate)
 app.command()(studies.leakage)
+app.command()(studies.students)
 app.command()(bundles.predict)
 app.command()(bundles.score)
+app.command()(bench.bench)
 app.add_typer(bundles.app, name="bundle")
 
 

@@ -1,4 +1,4 @@
-"""``dermdistill ablate`` and ``leakage``: many students on one catalog, compared."""
+"""``dermdistill ablate``, ``leakage`` and ``students``: many students on one catalog, compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the study.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of images; without it, synthetic lesions are drawn.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, such as student.epochs=5. Repeatable.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds a row.")]
+Teacher = Annotated[
+    Path | None, typer.Option("--teacher", help="Run folder whose teacher is taken; otherwise one is trained.")
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with a study, also beside other processes that work on it.")
 ]
@@ -30,9 +33,7 @@ def ablate(
     optional_seeds: Annotated[
         int, typer.Option("--optional-seeds", min=1, max=1000, help="Seeds of the optional rows.")
     ] = 1,
-    teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="Run folder whose teacher is taken; otherwise one is trained.")
-    ] = None,
+    teacher: Teacher = None,
     settings: Settings = None,
     jobs: Jobs = 1,
     resume: Resume = False,
@@ -47,9 +48,8 @@ def ablate(
 
     options = {"--out": out, "--rows": rows, "--seeds": seeds, "--optional-seeds": optional_seeds}
     words = _words("ablate", recipe, {**options, "--data": data, "--teacher": teacher}, settings)
-    names = tuple(name.strip() for name in rows.split(",") if name.strip())
     call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
-    table = run_ablation(chosen, AblationPlan(names, seeds, optional_seeds, teacher), call)
+    table = run_ablation(chosen, AblationPlan(_names(rows), seeds, optional_seeds, teacher), call)
     typer.echo(f"table: {table}")
 
 
@@ -74,6 +74,39 @@ def leakage(
     call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
     table = run_leakage(chosen, call, seeds=seeds)
     typer.echo(f"table: {table}")
+
+
+def students(
+    recipe: Recipe,
+    out: Out,
+    data: Data = None,
+    students: Annotated[
+        str | None, typer.Option("--students", help="Names of students, commas between; without it, all of them.")
+    ] = None,
+    seeds: Seeds = 3,
+    teacher: Teacher = None,
+    settings: Settings = None,
+    jobs: Jobs = 1,
+    resume: Resume = False,
+    worker: Worker = False,
+) -> None:
+    """Which student should I take? Train students of several sizes with one teacher; compare, weigh and time them."""
+    from dermdistill.recipes.load import load_recipe
+
+    chosen = load_recipe(recipe, settings)  # before the slow imports: a wrong key is told at once
+    from dermdistill.pipeline.students import StudentsPlan, run_students
+    from dermdistill.pipeline.study import StudyCall
+
+    options = {"--out": out, "--students": students, "--seeds": seeds, "--data": data, "--teacher": teacher}
+    words = _words("students", recipe, options, settings)
+    call = StudyCall(data, out, resume, jobs, worker, [*words, "--resume", "--worker"], without_folders(words))
+    names = _names(students or "")
+    table = run_students(chosen, StudentsPlan(names, seeds, teacher), call)
+    typer.echo(f"table: {table}")
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _words(command: str, recipe: str, options: Mapping[str, object], settings: list[str] | None) -> list[str]:

@@ -89,7 +89,7 @@ def _logits(model: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np
     return values
 
 
-def _to_onnx(model: nn.Module, spec: PreprocessSpec) -> Any:
+def to_onnx(model: nn.Module, spec: PreprocessSpec) -> Any:
     """The exporter's program, batch size left open, every other dimension fixed."""
     example = torch.from_numpy(random_inputs(EXAMPLE_BATCH, spec))
     try:
@@ -172,7 +172,7 @@ def export_onnx(model: nn.Module, spec: PreprocessSpec, path: Path) -> None:
     make_folder(path.parent)
     source = copy.deepcopy(model).cpu().eval()
     _logits(source, random_inputs(EXAMPLE_BATCH, spec))
-    program = _to_onnx(source, spec)
+    program = to_onnx(source, spec)
     with atomic_path(path) as temporary:
         with quiet():
             program.save(str(temporary), external_data=False)

@@ -3,6 +3,8 @@
 A ResNet or a MobileNetV3 alone is the same class with one branch.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +96,12 @@ class HybridClassifier(nn.Module):
     def cam_layers(self, size: int) -> tuple[nn.Module, ...]:
         """The module of each branch whose output Grad-CAM reads, for inputs of ``size`` pixels."""
         return tuple(branch.cam_layer(size) for branch in self.branches if isinstance(branch, Branch))
+
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the branches that did not start at random."""
+        for branch, record in zip(self.branches, self.weight_records, strict=True):
+            if record["weights"] != "none":
+                yield from branch.parameters()
 
     def deployed(self) -> "Deployed":
         """The same weights as a module images -> logits, in evaluation mode and without exits."""

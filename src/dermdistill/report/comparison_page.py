@@ -1,10 +1,10 @@
-"""Sections of the results page for comparisons: ``ablation.json`` and ``leakage.json`` of a results folder."""
+"""Sections of the results page for studies: ``ablation``, ``leakage`` and ``students.json`` of a results folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dermdistill.errors import RunFolderError
-from dermdistill.report import comparison, leakage, markdown
+from dermdistill.report import comparison, leakage, markdown, students
 from dermdistill.report.facts import command_block, fact_lines, origin_facts
 
 RESULT_KEYS = ("task", "paired", "verdicts", "bootstrap", "metrics", "control", "rows", "notes")
@@ -57,10 +57,28 @@ def leakage_section(name: str, content: Json, provenance: Json, picture: str | N
     )
 
 
+def students_section(name: str, content: Json, provenance: Json, picture: str | None) -> str:
+    """One choice of a student, as ``ablation_section``; its ``students.json`` is of ``write_students``.
+
+    Raises:
+        RunFolderError: a key is missing.
+    """
+    _require(content, students.RESULT_KEYS, f"{name}/students.json")
+    return _section(
+        name,
+        [("Task", content["task"]), *_test_part(content), ("Bootstrap", _bootstrap(content))],
+        provenance,
+        picture and f"![Macro AUC of the INT8 files against size and latency]({picture})\n",
+        students.students_markdown(content),
+        content["notes"],
+    )
+
+
 # {file: what draws its section}; a new kind of comparison is a function and a line here.
 SECTIONS: dict[str, Callable[[str, Json, Json, str | None], str]] = {
     "ablation": ablation_section,
     "leakage": leakage_section,
+    "students": students_section,
 }
 
 
@@ -75,7 +93,7 @@ def _require(content: Json, keys: Sequence[str], where: str) -> None:
     if missing:
         raise RunFolderError(
             f"{where}: lacks {', '.join(missing)}",
-            rule="it is a file that dermdistill ablate or dermdistill leakage wrote",
+            rule="it is a file that dermdistill ablate, leakage or students wrote",
             next_step="copy it from the folder that the command wrote, or run the command again",
         )
 

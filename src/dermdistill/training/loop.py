@@ -23,7 +23,6 @@ from dermdistill.distill.balance import balance_factors, rescaled
 from dermdistill.distill.losses import label_targets, mixed_targets
 from dermdistill.distill.objective import Objective, Terms, total
 from dermdistill.labels import Task, class_names
-from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.models.output import Output
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.training.averaging import WeightAverage
@@ -46,6 +45,7 @@ from dermdistill.training.tracking import open_trackers, tracking_place
 from dermdistill.training.validation import predict_logits, validation_figures
 
 CHECKPOINT = "checkpoint.safetensors"
+Role = Literal["teacher", "student", "quantized"]
 LOG = "log.jsonl"
 # A finite check waits for the device: on a GPU it is made every so many steps, and at the end of an epoch.
 GPU_STEPS_A_CHECK = 20
@@ -82,8 +82,8 @@ class TrainingJob:
     """One training: what, from what, how.
 
     Attributes:
-        role: ``teacher`` or ``student``.
-        model: is trained in place.
+        role: ``teacher``, ``student``, or ``quantized`` for a student whose training knows of its quantization.
+        model: is trained in place; gives ``Output``.
         objective: gives the loss terms; its own parameters are trained too.
         teachers: give the student's targets; None where nothing is learnt from a teacher.
         data: images and labels.
@@ -97,8 +97,8 @@ class TrainingJob:
         tracking: names of trackers that are told each epoch.
     """
 
-    role: Literal["teacher", "student"]
-    model: HybridClassifier
+    role: Role
+    model: nn.Module
     objective: Objective
     teachers: SignalSource | None
     data: TrainingData

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,15 +19,14 @@ from dermdistill.models.build import build_model
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.models.weights import without_weights
 from dermdistill.provenance import code_version, sha256_file
-from dermdistill.training.loop import CHECKPOINT, TrainingData, TrainingJob, TrainingResult, train
+from dermdistill.training.loop import CHECKPOINT, Role, TrainingData, TrainingJob, TrainingResult, train
 from dermdistill.training.teachers import SignalSource
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 NEXT_STEP = "run again with --resume"
-Role = Literal["teacher", "student"]
 # Teacher and student of one seed differ in their random start, but see the same views.
-_SEED_OFFSETS = {"teacher": 0, "student": 1}
+_SEED_OFFSETS: dict[Role, int] = {"teacher": 0, "student": 1}
 
 
 def train_role(
@@ -73,8 +72,7 @@ def train_role(
         balance=isinstance(settings, StudentConfig) and settings.distill.balance == "gradient_norm",
         tracking=recipe.tracking,
     )
-    result = train(job)
-    return _keep(job, settings, result)
+    return keep_trained(job, settings, model, train(job))
 
 
 def build_objective(
@@ -103,7 +101,20 @@ def build_objective(
         )
 
 
-def _keep(job: TrainingJob, settings: NetworkConfig, result: TrainingResult) -> dict[str, Any]:
+def keep_trained(
+    job: TrainingJob, settings: NetworkConfig, model: HybridClassifier, result: TrainingResult
+) -> dict[str, Any]:
+    """Write a finished training's weights and what is to be known of them; its checkpoint goes.
+
+    Args:
+        job: the training.
+        settings: of the network.
+        model: the network that was trained, or of which a version that knows of its quantization was trained.
+        result: weights of the best epoch.
+
+    Returns:
+        What ``model.json`` holds.
+    """
     weights = job.folder / WEIGHTS
     write_bytes(weights, save({name: value.contiguous() for name, value in result.state.items()}))
     description = {
@@ -111,8 +122,8 @@ def _keep(job: TrainingJob, settings: NetworkConfig, result: TrainingResult) -> 
         "model": settings.model.model_dump(mode="json"),
         "classes": list(class_names(job.data.task)),
         "size": job.data.spec.size,
-        "weights": job.model.weight_records,
-        "parameters": job.model.deployed().parameter_count(),
+        "weights": model.weight_records,
+        "parameters": model.deployed().parameter_count(),
         "epochs_run": result.progress.epochs_done,
         "best_epoch": result.progress.best_epoch,
         "monitor": job.optim.monitor,

@@ -23,17 +23,13 @@ def learning_rate_factor(step: int, *, steps: int, warmup_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def make_optimizer(model: HybridClassifier, objective: nn.Module, config: OptimConfig) -> AdamW:
+def make_optimizer(model: nn.Module, objective: nn.Module, config: OptimConfig) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019); pretrained branches may learn more slowly, vectors have no weight decay.
 
     Each group keeps its peak rate as ``peak``.
     """
-    slow = {
-        id(parameter)
-        for branch, record in zip(model.branches, model.weight_records, strict=True)
-        if record["weights"] != "none"
-        for parameter in branch.parameters()
-    }
+    pretrained = model.pretrained_parameters() if isinstance(model, HybridClassifier) else ()
+    slow = {id(parameter) for parameter in pretrained}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in [*model.parameters(), *objective.parameters()]:
         groups.setdefault((id(parameter) in slow, parameter.ndim > 1), []).append(parameter)
