@@ -5,6 +5,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+LITERT := .venv-litert
 BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 # PyTorch's wheels are large: uv's usual limit of 30 seconds a request is too short on a slow line.
@@ -49,9 +50,14 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python $(UV)
 	$(UV) pip install --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+# All extras but litert, which would hold PyTorch back for everybody.
+LOCKED_EXTRAS = $(shell $(BIN)/python -c "import tomllib; \
+	extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	print(*(f'--extra {name}' for name in extras if name != 'litert'))")
+
 .PHONY: lock
 lock: | $(BIN)/python $(UV)  ## solve pyproject.toml anew into requirements.lock
-	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(UV) pip compile pyproject.toml $(LOCKED_EXTRAS) --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header -o requirements.lock
 
 # What a first demo finished is not done again, so that the command can be repeated, also after it was broken off.
@@ -64,6 +70,19 @@ demo: install  ## the whole pipeline on synthetic lesions, into runs/demo
 .PHONY: test
 test: install  ## all tests; those on the real HAM10000 are skipped, loudly, where it is missing
 	$(BIN)/pytest
+
+# litert-torch brings an anyio whose pytest plugin warns, and a warning is an error here.
+.PHONY: litert
+litert: $(LITERT)/.installed  ## LiteRT in an environment of its own, .venv-litert, and its tests
+	$(LITERT)/bin/pytest -p no:anyio tests/compress/test_litert.py tests/pipeline/test_litert.py
+
+$(LITERT)/bin/python: | $(UV)
+	rm -rf $(LITERT)
+	$(UV) venv --python $(or $(PYTHON),3.11) $(LITERT)
+
+$(LITERT)/.installed: pyproject.toml | $(LITERT)/bin/python
+	$(UV) pip install --python $(LITERT)/bin/python -e '.[litert,offline]' pytest
+	@touch $@
 
 .PHONY: lint
 lint: install  ## style, format and the direction of imports; changes nothing

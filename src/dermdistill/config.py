@@ -242,12 +242,29 @@ class StudentConfig(NetworkConfig):
         return self.model_copy(update={"distill": distill, "model": model})
 
 
+class GateConfig(Frozen):
+    """What an exported file may lose on the test part, by its own runtime, against the PyTorch student in FP32."""
+
+    macro_auc: float = Field(0.005, ge=0, le=1, description="largest loss")
+    balanced_accuracy: float = Field(0.01, ge=0, le=1, description="largest loss")
+    same_label: float = Field(0.99, ge=0, le=1, description="smallest share of images with the same label")
+
+
 class CompressConfig(Frozen):
-    """Static INT8 quantization of the exported student."""
+    """Exports of the student, their quantization, and what they may lose."""
 
     calibration_images: int = Field(512, ge=8, le=100_000, description="training images; never validation or test")
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
     reduce_range: bool = Field(False, description="7-bit weights for CPUs without VNNI; costs accuracy elsewhere")
+    float_layers: int = Field(
+        4, ge=0, le=64, description="most sensitive layers that may stay in float; how many is chosen on validation"
+    )
+    sensitivity_images: int = Field(64, ge=2, le=4096, description="training images to rank layers by")
+    qat_epochs: int = Field(0, ge=0, le=1000, description="quantization-aware training; 0 is off. Extra `mobile`")
+    qat_learning_rate: float = Field(1e-4, gt=0, le=1, description="peak; a cosine to zero, no warm-up")
+    mobile: bool = Field(False, description="ExecuTorch files for phones. Extra `mobile`")
+    max_megabytes: float | None = Field(None, gt=0, description="largest INT8 file, of a million bytes each")
+    gate: GateConfig = GateConfig()
 
 
 class EvaluateConfig(Frozen):

@@ -34,6 +34,8 @@ TINY = (
     "explain.correct=1",
     "explain.wrong=1",
     "compress.calibration_images=16",
+    "compress.mobile=false",
+    "compress.gate={macro_auc: 1, balanced_accuracy: 1, same_label: 0}",
     "threads=1",
 )
 IMAGES_A_LESION = 2

@@ -29,6 +29,8 @@ SETTINGS = [
     "evaluate.bootstrap_samples=50",
     "evaluate.latency_repeats=5",
     "compress.calibration_images=16",
+    "compress.mobile=false",
+    "compress.gate={macro_auc: 1, balanced_accuracy: 1, same_label: 0}",
     "explain.correct=2",
     "explain.wrong=2",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import bench, bundles, data, recipes, results, studies
+from dermdistill.cli import bench, bundles, data, litert, recipes, results, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
@@ -33,6 +33,7 @@ app.command()(studies.students)
 app.command()(bundles.predict)
 app.command()(bundles.score)
 app.command()(bench.bench)
+bundles.app.command()(litert.litert)
 app.add_typer(bundles.app, name="bundle")
 
 

@@ -104,6 +104,4 @@ def _outputs(path: Path, inputs: npt.NDArray[np.float32]) -> dict[str, npt.NDArr
         onnx.save(model, str(file))
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     values = session.run(wanted, {INPUT_NAME: inputs})
-    return {
-        layer_name(node): np.asarray(value, dtype=np.float32) for node, value in zip(nodes, values, strict=True)
-    }
+    return {layer_name(node): np.asarray(value, dtype=np.float32) for node, value in zip(nodes, values, strict=True)}

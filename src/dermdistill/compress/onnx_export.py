@@ -113,7 +113,7 @@ def to_onnx(model: nn.Module, spec: PreprocessSpec) -> Any:
 
 
 def strip_notes(path: Path) -> None:
-    """Take the exporter's notes out of an ONNX file: source lines with paths of this machine, a fifteenth of INT8 files.
+    """Take the exporter's notes out of an ONNX file: source lines with paths of this machine, 6% of an INT8 file.
 
     Shapes that were noted for inner values go too; ONNX Runtime infers them.
     """

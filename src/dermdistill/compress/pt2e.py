@@ -5,6 +5,7 @@ INT8 (int8 activations per tensor, int8 weights per output channel, after Jacob 
 converted program goes to ExecuTorch and, as plain quantize and dequantize nodes, to ONNX. Needs the extra ``mobile``.
 """
 
+import copy
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def _quantize_behind_clamps(graph: torch.fx.Graph) -> None:
 
 
 def _graph(model: nn.Module, spec: PreprocessSpec) -> Any:
-    """A network as an editable graph module, batch size left open."""
+    """A network as an editable graph module, batch size left open. It shares the network's weights: give a copy."""
     example = torch.zeros(2, 3, spec.size, spec.size)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     return torch.export.export(model, (example,), dynamic_shapes=({0: batch},)).module()
@@ -119,7 +120,7 @@ def quantized_after_training(model: nn.Module, calibration: npt.NDArray[np.uint8
     with mobile_packages(), _refusing(model):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        prepared = prepare_pt2e(_graph(model, spec), _quantizer(aware=False))
+        prepared = prepare_pt2e(_graph(copy.deepcopy(model), spec), _quantizer(aware=False))
         _calibrate(prepared, calibration, spec)
         converted: nn.Module = convert_pt2e(prepared)
         return converted
@@ -143,13 +144,11 @@ class QuantizationAware(nn.Module):
     def __init__(self, model: nn.Module, spec: PreprocessSpec) -> None:
         super().__init__()
         self.spec = spec
-        was_training = model.training
         with mobile_packages(), _refusing(model):
             from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-            graph = _graph(model.train(), spec)
+            graph = _graph(copy.deepcopy(model).train(), spec)
             self.graph = prepare_qat_pt2e(graph, _quantizer(aware=True))
-        model.train(was_training)
         self.eval()
 
     def forward(self, images: Tensor) -> Output:
@@ -186,6 +185,7 @@ class QuantizationAware(nn.Module):
         _calibrate(self.graph, images, self.spec)
         self.graph.apply(enable_fake_quant)
         self.eval()
+        _calibrate(self.graph, images[:1], self.spec)  # scales are worked out where values are rounded
 
     def converted(self) -> nn.Module:
         """The program that computes in INT8: images [B, 3, S, S] -> logits [B, K]. This network is used up."""

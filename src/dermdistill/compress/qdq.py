@@ -100,9 +100,9 @@ class Repair:
             return
         (reader,) = readers
         scale, zero = (self._value(name) for name in reader.input[1:3])
-        limits = np.iinfo(zero.dtype)
         step = float(scale)
-        reach = [(limit - int(zero)) * step for limit in (limits.min, limits.max)]
+        smallest = -_UNSIGNED_SHIFT if zero.dtype == np.int8 else 0
+        reach = [(limit - int(zero)) * step for limit in (smallest, smallest + 255)]
         low, high = (float(self._value(name)) for name in clip.input[1:3])
         if reach[0] < low - step / 2 or reach[1] > high + step / 2:
             return

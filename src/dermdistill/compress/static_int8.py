@@ -6,8 +6,10 @@ ONNX Runtime's calibrators and QDQ quantizer are driven one batch at a time inst
 where the last batch is smaller. A test holds the result of min-max to that of ``quantize_static``.
 """
 
+import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from dermdistill.atomic import atomic_path
+from dermdistill.compress.layer_errors import LayerError, decibels, layer_name, layer_nodes
 from dermdistill.compress.onnx_export import INPUT_NAME, first_line, quiet, random_inputs, run_onnx, strip_notes
 from dermdistill.config import CompressConfig
 from dermdistill.errors import ConfigError, ExportError
@@ -86,29 +89,97 @@ def _operators() -> list[str]:
     return sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
-def _quantize(
-    fp32: Path, int8: Path, images: npt.NDArray[np.uint8], spec: PreprocessSpec, config: CompressConfig
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="dermdistill-int8-") as name, quiet():
+class Calibrated:
+    """An exported model with the ranges of its activations; ``calibrated`` makes one.
+
+    Args:
+        prepared: the model, its shapes inferred.
+        ranges: of every activation.
+        spec: its preprocessing.
+        config: says whether weights get 7 bits.
+    """
+
+    def __init__(self, prepared: Path, ranges: Any, spec: PreprocessSpec, config: CompressConfig) -> None:
+        self.model = onnx.load(str(prepared))
+        self.ranges = ranges
+        self.spec = spec
+        self.config = config
+        self.nodes = {layer_name(node): str(node.name) for node in layer_nodes(self.model.graph)}
+
+    def save(self, path: Path, *, only: Sequence[str] = (), but: Sequence[str] = ()) -> None:
+        """Write an INT8 version of the whole model, of the layers ``only``, or of all layers ``but`` these."""
+        with quiet():
+            quantizer = QDQQuantizer(
+                copy.deepcopy(self.model),
+                per_channel=True,
+                reduce_range=self.config.reduce_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=self.ranges,
+                nodes_to_quantize=[self.nodes[layer] for layer in only],
+                nodes_to_exclude=[self.nodes[layer] for layer in but],
+                op_types_to_quantize=_operators(),
+                extra_options={},
+            )
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(path), False)
+        strip_notes(path)
+
+    def sensitivity(self, images: npt.NDArray[np.uint8]) -> list[LayerError]:
+        """How much each layer costs: the logits' signal to noise where it alone is quantized, worst first.
+
+        Args:
+            images: uint8 [N, S, S, 3], training images.
+        """
+        inputs = normalise(np.asarray(images), self.spec)
+        with tempfile.TemporaryDirectory(prefix="dermdistill-layers-") as name:
+            path = Path(name) / "model.onnx"
+            onnx.save(self.model, str(path))
+            expected = run_onnx(path, inputs)
+            found = []
+            for layer in self.nodes:
+                self.save(path, only=[layer])
+                found.append(LayerError(layer, decibels(expected, run_onnx(path, inputs))))
+        return sorted(found, key=lambda item: item.decibels)
+
+
+@contextmanager
+def calibrated(
+    fp32: Path, calibration: npt.NDArray[np.uint8], spec: PreprocessSpec, config: CompressConfig
+) -> Iterator[Calibrated]:
+    """Measure the ranges of all activations on training images.
+
+    Args:
+        fp32: file written by ``export_onnx``.
+        calibration: uint8 [N, S, S, 3], training images only; streamed, so a memory map is fine.
+        spec: the preprocessing of the model.
+        config: calibration method (a key of ``METHODS``) and weight range.
+
+    Raises:
+        ConfigError: no calibration images, or not in the form of the store.
+        ExportError: the model cannot be quantized.
+    """
+    _check_calibration(calibration, spec)
+    with tempfile.TemporaryDirectory(prefix="dermdistill-int8-") as name:
         folder = Path(name)
         prepared = folder / "prepared.onnx"
-        quant_pre_process(str(fp32), str(prepared))
-        ranges = _ranges(prepared, images, spec, config.method, folder)
-        quantizer = QDQQuantizer(
-            onnx.load(str(prepared)),
-            per_channel=True,
-            reduce_range=config.reduce_range,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=ranges,
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=_operators(),
-            extra_options={},
-        )
-        quantizer.quantize_model()
-        quantizer.model.save_model_to_file(str(int8), False)
-    strip_notes(int8)
+        with _refusing(fp32), quiet():
+            quant_pre_process(str(fp32), str(prepared))
+            ranges = _ranges(prepared, calibration, spec, config.method, folder)
+        yield Calibrated(prepared, ranges, spec, config)
+
+
+@contextmanager
+def _refusing(fp32: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{fp32.name} cannot be quantized ({first_line(error)})",
+            rule="a file written by export_onnx, made of operators that ONNX Runtime can run in INT8",
+        ) from error
 
 
 def count_nodes(path: Path) -> dict[str, int]:
@@ -142,36 +213,38 @@ def _check_result(path: Path, spec: PreprocessSpec) -> dict[str, int]:
     return counts
 
 
-def quantize_int8(
-    fp32: Path, int8: Path, calibration: npt.NDArray[np.uint8], spec: PreprocessSpec, config: CompressConfig
-) -> dict[str, Any]:
-    """Write the INT8 version of an exported model: QDQ, uint8 activations, int8 weights per output channel.
+def write_int8(model: Calibrated, int8: Path, *, float_layers: Sequence[str] = ()) -> dict[str, int]:
+    """Write the INT8 version of a calibrated model: QDQ, uint8 activations, int8 weights per output channel.
 
     Args:
-        fp32: file written by ``export_onnx``.
+        model: see ``calibrated``.
         int8: file to write, whole or not at all.
-        calibration: uint8 [N, S, S, 3], training images only; streamed, so a memory map is fine.
-        spec: the preprocessing of the model.
-        config: calibration method (a key of ``METHODS``) and weight range.
+        float_layers: layers that stay in float, by their names in ``model.nodes``.
 
     Returns:
-        The counts of ``count_nodes`` with ``calibration_images`` and ``method``.
+        The counts of ``count_nodes``.
 
     Raises:
-        ConfigError: no calibration images, or not in the form of the store.
+        ConfigError: there is no such layer.
         ExportError: the model cannot be quantized, or the result does not load, run or quantize anything.
         OutputError: the file cannot be written.
     """
-    _check_calibration(calibration, spec)
-    with atomic_path(int8) as temporary:
-        try:
-            _quantize(fp32, temporary, calibration, spec, config)
-            counts = _check_result(temporary, spec)
-        except (ExportError, OSError):
-            raise
-        except Exception as error:
-            raise ExportError(
-                f"{fp32.name} cannot be quantized ({first_line(error)})",
-                rule="a file written by export_onnx, made of operators that ONNX Runtime can run in INT8",
-            ) from error
+    unknown = sorted(set(float_layers) - set(model.nodes))
+    if unknown:
+        raise ConfigError(f"no layer {unknown[0]!r}", rule=f"one of {', '.join(model.nodes)}")
+    with atomic_path(int8) as temporary, _refusing(int8):
+        model.save(temporary, but=float_layers)
+        return _check_result(temporary, model.spec)
+
+
+def quantize_int8(
+    fp32: Path, int8: Path, calibration: npt.NDArray[np.uint8], spec: PreprocessSpec, config: CompressConfig
+) -> dict[str, Any]:
+    """``calibrated`` and ``write_int8`` in one.
+
+    Returns:
+        The counts of ``count_nodes`` with ``calibration_images`` and ``method``.
+    """
+    with calibrated(fp32, calibration, spec, config) as model:
+        counts = write_int8(model, int8)
     return {**counts, "calibration_images": len(calibration), "method": config.method}

@@ -89,8 +89,8 @@ def _dequantized(graph: onnx.GraphProto, tensor: onnx.TensorProto, axis: int) ->
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
     whole = np.clip(np.rint(weights / scale.reshape(shape)), -_LARGEST, _LARGEST).astype(np.int8)
     names = [f"{tensor.name}_int8", f"{tensor.name}_scale"]
-    for name, value in zip(names, (whole, scale), strict=True):
-        graph.initializer.append(numpy_helper.from_array(value, name))
+    graph.initializer.append(numpy_helper.from_array(whole, names[0]))
+    graph.initializer.append(numpy_helper.from_array(scale, names[1]))
     node = helper.make_node("DequantizeLinear", names, [f"{tensor.name}_dequantized"], axis=axis)
     graph.node.insert(0, node)
     output: str = node.output[0]

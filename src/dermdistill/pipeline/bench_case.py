@@ -66,15 +66,13 @@ def _with_onnxruntime(order: Order) -> Load:
 
 
 def _with_executorch(order: Order) -> Load:
-    # By name: the package carries no types, and the extra that brings it may be missing where types are checked.
-    torch = import_module("torch")
-    runtime = import_module("executorch.runtime").Runtime.get()
-    library = import_module("executorch.extension.pybindings.portable_lib")
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime as Library
 
     def load() -> tuple[Run, int]:
-        library._unsafe_reset_threadpool(order.threads)
-        program = runtime.load_program(order.path)
-        method = program.load_method("forward")
+        portable_lib._unsafe_reset_threadpool(order.threads)
+        method = Library.get().load_program(order.path).load_method("forward")
         return lambda inputs: method.execute([torch.from_numpy(inputs)]), order.size
 
     return load

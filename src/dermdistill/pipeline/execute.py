@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from dermdistill.atomic import write_json, write_text
+from dermdistill.compress.pt2e import require_mobile
 from dermdistill.config import Recipe
 from dermdistill.distill.signals import signal_plan
 from dermdistill.errors import ConfigError, RunFolderError
@@ -115,6 +116,8 @@ def try_networks(recipe: Recipe, *, teacher: bool = True) -> None:
     """Build the networks, show them one image, look for other teachers: what cannot work fails now, not after hours."""
     _try_other_teachers(recipe)
     taken_teacher_hash(recipe)
+    if recipe.compress.mobile or recipe.compress.qat_epochs:
+        require_mobile()
     classes, own = len(class_names(recipe.task)), recipe.data.size
     roles = (("teacher", recipe.teacher, recipe.teacher.size or own), ("student", recipe.student, own))
     for role, settings, size in roles if teacher else roles[1:]:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from dermdistill.atomic import write_json
+from dermdistill.atomic import atomic_folder, write_json, write_text
 from dermdistill.bundle.latency import latency_ms
-from dermdistill.bundle.manifest import write_manifest
+from dermdistill.bundle.manifest import CARD_FILE, write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier
 from dermdistill.compress.onnx_export import export_onnx
-from dermdistill.compress.static_int8 import quantize_int8
+from dermdistill.compress.qat import qat_settings, train_quantized
 from dermdistill.config import Recipe
 from dermdistill.data.audit import audit_split
 from dermdistill.data.catalog import catalog_sha256, write_catalog
@@ -29,11 +30,13 @@ from dermdistill.evaluate.evaluation import evaluate_predictions, validation_thr
 from dermdistill.evaluate.predictions import CONTROL, MODELS, predictions_frame, read_predictions, write_predictions
 from dermdistill.explain.pictures import choose_items, write_explanations
 from dermdistill.labels import class_names
+from dermdistill.pipeline.compression import FOLDER, QAT_FOLDER, calibration_images, compress_student
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.teachers import adopt_teacher, other_teacher_hashes, student_teaching, taken_teacher_hash
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import code_version, sha256_file
-from dermdistill.training.roles import load_trained, train_role
+from dermdistill.report.model_card import NOTICE_FILE, CardFacts, data_notice, model_card
+from dermdistill.training.roles import load_description, load_trained, train_role
 
 MODEL_FILES = {
     "teacher": "teacher/model.onnx",
@@ -110,37 +113,69 @@ def evaluated_models(recipe: Recipe) -> tuple[str, ...]:
     return (*MODELS, CONTROL) if recipe.has_control else MODELS
 
 
-def make_bundle(context: Context, inputs: str) -> None:
-    """Export the student without its exits, quantize it on training images, and write the manifest.
-
-    Each model's decision thresholds come from its own scores on the validation part.
-    """
-    recipe, bundle = context.recipe, context.path / "bundle"
-    model = load_trained(context.path / "student")
-    fp32, int8 = (context.path / MODEL_FILES[name] for name in ("student", "student_int8"))
-    export_onnx(model.deployed(), context.spec, fp32)
-    quantization = quantize_int8(fp32, int8, _calibration_images(context), context.spec, recipe.compress)
-    validation = {name: _predictions(context, name, "val") for name in ("student", "student_int8")}
-    write_manifest(
-        bundle,
-        task=recipe.task,
-        spec=context.spec,
-        thresholds={name: validation_thresholds(frame) for name, frame in validation.items()},
-        provenance={
-            "code": code_version(),
-            "recipe": recipe.name,
-            "student_sha256": sha256_file(context.path / "student" / "model.safetensors"),
-            "quantization": quantization,
-        },
+def train_quantized_student(context: Context, inputs: str) -> None:
+    """Train the student on while INT8 is simulated, taught as before."""
+    recipe = context.recipe.model_copy(update={"student": qat_settings(context.recipe)})
+    data = context.training_data(context.spec)
+    source, shapes = student_teaching(recipe, context.path / "teacher", context.split, context.stores, data)
+    train_quantized(
+        load_trained(context.path / "student"),
+        context.recipe,
+        data,
+        calibration_images(context),
+        folder=context.path / QAT_FOLDER,
+        inputs=inputs,
+        teachers=source,
+        shapes=shapes,
     )
 
 
-def _calibration_images(context: Context) -> Any:
-    """A seeded sample of training images without repeats, uint8 [N, S, S, 3]."""
-    rows = np.unique(context.rows("train"))
-    count = min(len(rows), context.recipe.compress.calibration_images)
-    chosen = np.random.default_rng(context.recipe.seed).choice(rows, size=count, replace=False)
-    return context.store.images[np.sort(chosen)]
+def make_bundle(context: Context, inputs: str) -> None:
+    """Export the student for every runtime, measure and gate each file, and write card and manifest beside them.
+
+    The bundle is written whole or not at all. Each model's decision thresholds come from its own scores on validation.
+    """
+    recipe, source = context.recipe, str(context.catalog["source"].iloc[0])
+    with atomic_folder(context.path / "bundle") as bundle:
+        record, validation = compress_student(context, bundle)
+        thresholds = {
+            name: validation_thresholds(_frame(context, name, "val", logits)) for name, logits in validation.items()
+        }
+        provenance = {
+            "code": code_version(),
+            "recipe": recipe.name,
+            "student_sha256": sha256_file(context.path / "student" / "model.safetensors"),
+            "quantization": {
+                "calibration_images": record["calibration_images"],
+                "method": record["method"],
+                "int8": record["choices"]["int8"],
+                "float_layers": record["choices"]["float_layers"],
+            },
+        }
+        files = record["files"]
+        card = CardFacts(
+            recipe=recipe,
+            split=context.split.info,
+            source=source,
+            images=len(context.catalog),
+            lesions=int(context.catalog["lesion_id"].nunique()),
+            student_parameters=load_description(context.path / "student")["parameters"],
+            variants={name: files[name]["bytes"] for name in validation},
+            thresholds=thresholds,
+            figures=[
+                {"variant": name, "n": files[name]["n"], "same_label": files[name]["same_label"]}
+                | files[name]["metrics"]
+                for name in validation
+            ],
+            provenance={**context.provenance(""), **provenance},
+            calibration_images=record["calibration_images"],
+            qat_epochs=recipe.compress.qat_epochs if record["choices"]["int8"] == "aware" else 0,
+        )
+        write_text(bundle / CARD_FILE, model_card(card))
+        notice = data_notice(source)
+        if notice is not None:
+            write_text(bundle / NOTICE_FILE, notice)
+        write_manifest(bundle, task=recipe.task, spec=context.spec, thresholds=thresholds, provenance=provenance)
 
 
 def _spec_of(context: Context, name: str) -> PreprocessSpec:
@@ -149,12 +184,15 @@ def _spec_of(context: Context, name: str) -> PreprocessSpec:
 
 def _predictions(context: Context, name: str, part: str) -> pd.DataFrame:
     """Predictions of an exported model on one part, by ONNX Runtime as a user of the file would get them."""
-    ids = context.split.ids(part)
-    rows = context.catalog.set_index("image_id", drop=False).loc[ids]
     spec = _spec_of(context, name)
     store = context.stores.at(spec)
-    logits = OnnxClassifier(context.path / MODEL_FILES[name], spec).logits(store.images[store.rows(ids)])
-    return predictions_frame(name, part, rows, logits, context.recipe.task, models=evaluated_models(context.recipe))
+    images = store.images[store.rows(context.split.ids(part))]
+    return _frame(context, name, part, OnnxClassifier(context.path / MODEL_FILES[name], spec).logits(images))
+
+
+def _frame(context: Context, name: str, part: str, logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+    rows = context.catalog.set_index("image_id", drop=False).loc[context.split.ids(part)]
+    return predictions_frame(name, part, rows, logits, context.recipe.task, models=None)
 
 
 def evaluate(context: Context, inputs: str) -> None:
@@ -239,6 +277,10 @@ def _network(role: str) -> Callable[[Recipe], Any]:
     return lambda recipe: {**recipe.model_dump(mode="json", include=keys), "size": recipe.data.model_dump()}
 
 
+def _aware(recipe: Recipe) -> Any:
+    return recipe.compress.model_dump(mode="json", include={"qat_epochs", "qat_learning_rate", "calibration_images"})
+
+
 STAGES: dict[str, Stage] = {
     "catalog": Stage(make_catalog, (), lambda recipe: recipe.synthetic.model_dump(mode="json"), ("catalog.parquet",)),
     "split": Stage(
@@ -257,11 +299,18 @@ STAGES: dict[str, Stage] = {
         ("controls",),
         wanted=lambda recipe: recipe.has_control,
     ),
+    "quantized": Stage(
+        train_quantized_student,
+        ("catalog", "split", "teacher", "student"),
+        lambda recipe: {"student": _network("student")(recipe), "compress": _aware(recipe)},
+        (QAT_FOLDER,),
+        wanted=lambda recipe: recipe.compress.qat_epochs > 0,
+    ),
     "bundle": Stage(
         make_bundle,
-        ("split", "student"),
+        ("split", "student", "quantized"),
         lambda recipe: recipe.model_dump(mode="json", include={"compress", "seed", "task", "data"}),
-        ("bundle",),
+        ("bundle", FOLDER),
     ),
     "evaluation": Stage(
         evaluate,

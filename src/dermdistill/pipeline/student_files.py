@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dermdistill import __version__
@@ -16,11 +17,11 @@ from dermdistill.atomic import atomic_path, write_json
 from dermdistill.bundle.predictor import OnnxClassifier
 from dermdistill.compress.onnx_export import export_onnx, random_inputs
 from dermdistill.compress.static_int8 import quantize_int8
+from dermdistill.config import Recipe
 from dermdistill.evaluate.predictions import predictions_frame
 from dermdistill.pipeline.context import Context
-from dermdistill.pipeline.stages import _calibration_images as calibration_images
 from dermdistill.preprocess import PreprocessSpec, resize_image
-from dermdistill.provenance import sha256_file, sha256_json
+from dermdistill.provenance import sha256_bytes, sha256_file, sha256_json
 from dermdistill.training.roles import WEIGHTS, load_trained
 
 FP32, INT8 = KINDS = ("fp32", "int8")
@@ -28,11 +29,13 @@ FILES = {FP32: "model.onnx", INT8: "model.int8.onnx"}
 PREDICTIONS = "predictions.parquet"
 DONE = "export.json"
 PARTS = ("val", "test")
+COMMON_SIZE = 224
 # Ranges decide what an INT8 file answers, hardly how fast: files that are only timed need few images.
 TIMING_IMAGES = 16
 TURN, UNCOUNTED = 10, 2
 
 Name = TypeVar("Name", bound=Hashable)
+Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,12 @@ class Exported:
         return frame[(frame["model"] == kind) & (frame["split"] == part)].reset_index(drop=True)
 
 
-def export_student(context: Context, trained: Path, folder: Path) -> Exported:
+def timed_sizes(recipe: Recipe) -> tuple[int, ...]:
+    """Sides of the input, pixels, that files are timed at: the recipe's own, and one to compare studies by."""
+    return tuple(dict.fromkeys((recipe.data.size, COMMON_SIZE)))
+
+
+def export_student(context: Context, trained: Path, folder: Path, calibration: Images) -> Exported:
     """Export a trained student, quantize it on training images, and ask both files for their predictions.
 
     What was exported before from the same weights and settings is kept.
@@ -66,16 +74,17 @@ def export_student(context: Context, trained: Path, folder: Path) -> Exported:
         context: of the study.
         trained: folder of ``train_role``.
         folder: where to.
+        calibration: uint8 [N, S, S, 3], training images.
 
     Raises:
         ExportError: the student cannot be exported or quantized.
         RunFolderError: the trained network is missing or damaged.
     """
-    inputs = _inputs(context, trained)
+    inputs = _inputs(context, trained, calibration)
     if not _is_done(folder, inputs):
         fp32, int8 = (folder / FILES[kind] for kind in KINDS)
         export_onnx(load_trained(trained).deployed(), context.spec, fp32)
-        counts = quantize_int8(fp32, int8, calibration_images(context), context.spec, context.recipe.compress)
+        counts = quantize_int8(fp32, int8, calibration, context.spec, context.recipe.compress)
         frames = [_predictions(context, folder, kind, part) for kind in KINDS for part in PARTS]
         with atomic_path(folder / PREDICTIONS) as temporary:
             pd.concat(frames, ignore_index=True).to_parquet(temporary)
@@ -84,13 +93,14 @@ def export_student(context: Context, trained: Path, folder: Path) -> Exported:
     return Exported(folder, {kind: (folder / name).stat().st_size for kind, name in FILES.items()})
 
 
-def _inputs(context: Context, trained: Path) -> str:
+def _inputs(context: Context, trained: Path, calibration: Images) -> str:
     """Hash of everything that the files and their predictions depend on."""
     return sha256_json(
         {
             "version": __version__,
             "weights": sha256_file(trained / WEIGHTS),
-            "recipe": context.recipe.model_dump(mode="json", include={"compress", "seed", "task", "data"}),
+            "recipe": context.recipe.model_dump(mode="json", include={"compress", "task", "data"}),
+            "calibration": sha256_bytes(calibration.tobytes()),
             "images": context.store.sha256,
             "split": context.split.info["split_sha256"],
         }
@@ -115,33 +125,35 @@ def _predictions(context: Context, folder: Path, kind: str, part: str) -> pd.Dat
     return predictions_frame(kind, part, rows, logits, context.recipe.task, models=None)
 
 
-def export_resized(context: Context, trained: Path, folder: Path, spec: PreprocessSpec) -> dict[str, Path]:
+def export_resized(
+    context: Context, trained: Path, folder: Path, spec: PreprocessSpec, calibration: Images
+) -> dict[str, Path]:
     """The same weights as files for another size, to be timed: their INT8 ranges come from a few enlarged images.
 
     Raises:
         ExportError: the student cannot be exported at that size.
     """
     fp32, int8 = (folder / FILES[kind] for kind in KINDS)
-    images = calibration_images(context)[:TIMING_IMAGES]
-    enlarged = np.stack([resize_image(np.asarray(image), spec) for image in images])
+    enlarged = np.stack([resize_image(image, spec) for image in calibration[:TIMING_IMAGES]])
     export_onnx(load_trained(trained).deployed(), spec, fp32)
     quantize_int8(fp32, int8, enlarged, spec, context.recipe.compress)
     return {FP32: fp32, INT8: int8}
 
 
 def time_students(
-    context: Context, exported: Mapping[str, tuple[Path, Exported]], sizes: tuple[int, ...]
+    context: Context, exported: Mapping[str, tuple[Path, Exported]], calibration: Images
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Latency of all students' files at several sizes, measured in turns: student -> kind -> size -> figures.
 
     Args:
         context: of the study.
         exported: {student: folder of its trained network, its files at the study's size}.
-        sizes: sides of the input, pixels.
+        calibration: uint8 [N, S, S, 3], training images.
 
     Raises:
         ExportError: a student cannot be exported at another size.
     """
+    sizes = timed_sizes(context.recipe)
     with tempfile.TemporaryDirectory(prefix="dermdistill-timing-") as temporary:
         files: dict[tuple[str, str, int], tuple[Path, PreprocessSpec]] = {}
         for name, (trained, own) in exported.items():
@@ -150,7 +162,7 @@ def time_students(
                 if spec == context.spec:
                     paths = {kind: own.path(kind) for kind in KINDS}
                 else:
-                    paths = export_resized(context, trained, Path(temporary) / name / str(size), spec)
+                    paths = export_resized(context, trained, Path(temporary) / name / str(size), spec, calibration)
                 files |= {(name, kind, size): (path, spec) for kind, path in paths.items()}
         measured = in_turns(files, repeats=context.recipe.evaluate.latency_repeats)
     return {

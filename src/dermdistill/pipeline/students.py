@@ -1,40 +1,30 @@
 """Accuracy against size and latency: students of several sizes, one teacher, one split, and which of them to take."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
 from dermdistill.atomic import write_json
 from dermdistill.config import Recipe
 from dermdistill.distill.signals import SignalPlan, signal_plan
 from dermdistill.errors import ConfigError
-from dermdistill.evaluate.comparison import compare_rows
-from dermdistill.evaluate.student_choice import pareto_front, smallest_within
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
 from dermdistill.models.students import STUDENTS
 from dermdistill.pipeline.context import Context, cache_folder
 from dermdistill.pipeline.execute import PROVENANCE
-from dermdistill.pipeline.student_files import FP32, INT8, KINDS, Exported, export_student, time_students
+from dermdistill.pipeline.student_files import COMMON_SIZE, timed_sizes
+from dermdistill.pipeline.student_result import students_result
 from dermdistill.pipeline.study import StudyCall, held, prepared, shared_threads, study_provenance, train_all
 from dermdistill.pipeline.teachers import adopt_teacher, open_teachers, signal_source, with_teacher_of
 from dermdistill.pipeline.trials import Trial, Workshop
 from dermdistill.recipes.load import parse_recipe
-from dermdistill.report.students import student_notes, write_students
-from dermdistill.training.roles import load_description
+from dermdistill.report.students import write_students
 
 NAME = "students"
-COMMON_SIZE = 224
-METRIC = "macro_auc"
-TOLERANCE = 0.005
-
-Json = dict[str, Any]
-Files = Mapping[str, Mapping[int, Exported]]
 
 
 @dataclass(frozen=True)
@@ -69,10 +59,11 @@ def run_students(recipe: Recipe, plan: StudentsPlan, call: StudyCall) -> Path:
         DermdistillError: see the parts.
     """
     names = chosen_students(plan.students)
-    recipe = shared_threads(_with_teacher(recipe), call)
+    _require_teaching(recipe)
+    recipe = shared_threads(recipe, call)
     if plan.teacher is not None:
         recipe = with_teacher_of(recipe, plan.teacher)
-    if not call.resume:
+    if not call.worker:
         for name in names:
             _try_student(recipe, name)
     stages = ("catalog", "split", "audit") + (() if plan.teacher else ("teacher",))
@@ -88,7 +79,7 @@ def run_students(recipe: Recipe, plan: StudentsPlan, call: StudyCall) -> Path:
     if call.worker:
         return call.out
     with held(call):
-        result = _result(context, workshop, trials, call)
+        result = students_result(context, workshop, trials, call.console)
         write_json(call.out / PROVENANCE, study_provenance(context, workshop, trials, call.command))
         write_students(result, call.out, name=NAME)
     return call.out / f"{NAME}.md"
@@ -118,14 +109,13 @@ def student_recipe(recipe: Recipe, name: str, *, seed: int) -> Recipe:
     return parse_recipe(values, source=f"{recipe.name}, student {name}")
 
 
-def _with_teacher(recipe: Recipe) -> Recipe:
+def _require_teaching(recipe: Recipe) -> None:
     if not recipe.student.distill.needs_teacher:
         raise ConfigError(
             f"students: the student of {recipe.name} learns from no teacher",
             rule="all students of the curve are taught by the same teacher",
             next_step="give student.distill.alpha or beta a weight",
         )
-    return recipe
 
 
 def _try_student(recipe: Recipe, name: str) -> None:
@@ -133,21 +123,16 @@ def _try_student(recipe: Recipe, name: str) -> None:
     settings = student_recipe(recipe, name, seed=recipe.seed).student.model
     own = recipe.data.size
     network = build_model(settings, classes=len(class_names(recipe.task)), size=own, seed=0).deployed()
-    for size in _sizes(recipe):
+    for size in timed_sizes(recipe):
         try:
             with torch.inference_mode():
                 network(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"student {name}: a network for {own} x {own} pixels cannot take {size} x {size}: {error}",
-                rule=f"students are timed at the size they learn at and at {COMMON_SIZE}",
+                rule=f"students are timed at the size they learn at and at {COMMON_SIZE} pixels",
                 next_step="leave it out of --students, or change data.size",
             ) from error
-
-
-def _sizes(recipe: Recipe) -> tuple[int, ...]:
-    """Sides of the input that files are timed at: the own one first."""
-    return tuple(dict.fromkeys((recipe.data.size, COMMON_SIZE)))
 
 
 def _trials(context: Context, names: Sequence[str], seeds: int) -> list[Trial]:
@@ -169,90 +154,3 @@ def _store_answers(context: Context, trials: Sequence[Trial]) -> None:
     for trial in {trial.recipe.seed: trial for trial in trials}.values():
         signal_source(trial.recipe, teachers, data, cache=cache_folder(), plan=trial.plan)
     torch.set_num_threads(context.recipe.threads or os.cpu_count() or 1)
-
-
-def _result(context: Context, workshop: Workshop, trials: Sequence[Trial], call: StudyCall) -> Json:
-    """Everything that is known of the students; the choice is made on the validation part."""
-    recipe, info = context.recipe, context.split.info
-    files: dict[str, dict[int, Exported]] = {}
-    for number, trial in enumerate(trials, start=1):
-        call.console.print(f"[bold]export {trial.label}[/bold] ({number} of {len(trials)})", highlight=False)
-        exported = export_student(context, workshop.folder_of(trial), call.out / "exports" / trial.label)
-        files.setdefault(trial.name, {})[trial.recipe.seed] = exported
-    first = {trial.name: workshop.folder_of(trial) for trial in reversed(trials)}
-    call.console.print("[bold]evaluation[/bold]", highlight=False)
-    validation = _compared(recipe, _frames(files, INT8, "val"), next(iter(files)), "val")
-    scores = {name: row["metrics"][METRIC]["value"] for name, row in validation["rows"].items()}
-    choice = _choice(files, scores)
-    control = choice["best"] or next(iter(files))
-    figures = {kind: _compared(recipe, _frames(files, kind, "test"), control, "test") for kind in KINDS}
-    call.console.print("[bold]latency[/bold]", highlight=False)
-    own = {name: (folder, files[name][recipe.seed]) for name, folder in first.items() if name in files}
-    latency = time_students(context, own, _sizes(recipe))
-    students = {name: _student(name, first[name], files[name], latency[name]) for name in files}
-    result: Json = {
-        "task": recipe.task,
-        "protocol": info["protocol"],
-        "leaky": bool(info["leaky"]),
-        "n": figures[INT8]["n"],
-        "bootstrap": figures[INT8]["bootstrap"],
-        "sizes": list(_sizes(recipe)),
-        "students": students,
-        "validation": {name: row["metrics"] for name, row in validation["rows"].items()},
-        **figures,
-        "int8_minus_fp32": {name: _quantized(recipe, files[name]) for name in files},
-        "choice": choice,
-        "titles": {name: f"{name}: {STUDENTS[name].title}" for name in files},
-    }
-    return result | {"notes": student_notes(result)}
-
-
-def _choice(files: Files, scores: Mapping[str, float | None]) -> Json:
-    """The Pareto front and the recommended student, by INT8 bytes and a validation figure of the INT8 file."""
-    known = {name: score for name, score in scores.items() if score is not None}
-    sizes = {name: _bytes(seeds, INT8) for name, seeds in files.items()}
-    return {
-        "metric": METRIC,
-        "part": "val",
-        "tolerance": TOLERANCE,
-        "best": max(known, key=known.__getitem__, default=None),
-        "pareto": pareto_front(sizes, known),
-        "recommended": smallest_within(sizes, known, TOLERANCE),
-    }
-
-
-def _frames(files: Files, kind: str, part: str) -> dict[str, dict[int, pd.DataFrame]]:
-    return {
-        name: {seed: exported.predictions(kind, part) for seed, exported in seeds.items()}
-        for name, seeds in files.items()
-    }
-
-
-def _compared(recipe: Recipe, frames: Mapping[str, Mapping[int, pd.DataFrame]], control: str, part: str) -> Json:
-    settings = recipe.evaluate
-    samples, seed = settings.bootstrap_samples, settings.bootstrap_seed
-    return compare_rows(frames, control=control, task=recipe.task, samples=samples, seed=seed, part=part)
-
-
-def _quantized(recipe: Recipe, files: Mapping[int, Exported]) -> Json:
-    """What INT8 changes in one student's test figures, paired."""
-    frames = {kind: {seed: exported.predictions(kind, "test") for seed, exported in files.items()} for kind in KINDS}
-    differences: Json = _compared(recipe, frames, FP32, "test")["rows"][INT8]["differences"][FP32]
-    return differences
-
-
-def _student(name: str, trained: Path, files: Mapping[int, Exported], latency: Mapping[str, Json]) -> Json:
-    described = load_description(trained)
-    return {
-        "title": STUDENTS[name].title,
-        "branches": described["model"]["branches"],
-        "weights": described["weights"],
-        "pretrained": STUDENTS[name].pretrained,
-        "parameters": described["parameters"],
-        "files": {kind: {"bytes": _bytes(files, kind), "latency_ms": latency[kind]} for kind in KINDS},
-    }
-
-
-def _bytes(files: Mapping[int, Exported], kind: str) -> int:
-    """Of the largest of a student's files, which differ by some bytes from seed to seed."""
-    return max(exported.sizes[kind] for exported in files.values())

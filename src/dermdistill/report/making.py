@@ -43,12 +43,12 @@ def making(recipe: Recipe) -> Facts:
 
 
 def origin(provenance: Mapping[str, Any], prefix: str = "") -> Facts:
-    """Every value of a provenance by its place, such as ``code commit``; lists as one line."""
+    """Every value of a provenance by its place, such as ``code commit``; a list as one line, an empty text as none."""
     for key, value in provenance.items():
         name = f"{prefix} {NAMES.get(key, key.replace('_', ' '))}".strip()
         if isinstance(value, Mapping):
             yield from origin(value, name)
-        else:
+        elif value != "":
             yield name, _in_words(value)
 
 
@@ -56,7 +56,7 @@ def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return "; ".join(_in_words(inner) for inner in value)
+        return "; ".join(_in_words(inner) for inner in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

@@ -203,9 +203,10 @@ def _data(facts: CardFacts) -> str:
 def _quantization(facts: CardFacts) -> str:
     if all(VARIANTS[name].precision == "fp32" for name in facts.variants):
         return "none"
-    method, images = facts.recipe.compress.method, facts.calibration_images
-    trained = f"{facts.qat_epochs} epochs" if facts.qat_epochs else "no epoch"
-    return f"ranges by {method} on {images:,} training images; {trained} of quantization-aware training"
+    method, images = facts.recipe.compress.method, f"{facts.calibration_images:,} training images"
+    if facts.qat_epochs:
+        return f"{facts.qat_epochs} epochs of quantization-aware training, from ranges on {images}"
+    return f"after training, without quantization-aware training; ranges by {method} on {images}"
 
 
 def _figures(facts: CardFacts) -> str:

@@ -27,7 +27,9 @@ Students = Mapping[str, Any]
 
 def student_notes(result: Students) -> list[str]:
     """What a reader must know: which student to take and why, who had weights to start from, how it was timed."""
-    leaky = f"The protocol {result['protocol']} is leaky: a lesion may lie in several parts, which inflates the figures."
+    leaky = (
+        f"The protocol {result['protocol']} is leaky: a lesion may lie in several parts, which inflates the figures."
+    )
     own = [*_choice_notes(result), _weights_note(result), _timing_note(result)]
     return [*own, *[leaky] * result["leaky"], *result[INT8]["notes"]]
 
@@ -154,11 +156,13 @@ def students_plot(result: Students) -> str:
         _paint(right, result, {name: file["latency_ms"][own]["median"] for name, file in files.items()}, front=False)
         left.set(title="Against size", xlabel="INT8 file, MB", ylabel=f"Macro AUC, test ({level} interval)")
         right.set(title="Against latency", xlabel=f"INT8, one image of {own} px, ms")
+        if not all(student["pretrained"] for student in result["students"].values()):
+            figure.supxlabel("hollow marks: started at random, without pretrained weights", fontsize=10)
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=3, borderaxespad=0)
 
     rows = -(-(len(files) + 1) // 3)
     description = f"Macro AUC of {len(files)} INT8 students with {level} intervals, against size and latency"
-    return draw_file("students", description, (WIDTH, 3.1 + 0.22 * rows), paint)
+    return draw_file("students", description, (WIDTH, 3.3 + 0.22 * rows), paint)
 
 
 def _paint(axes: Axes, result: Students, across: Mapping[str, float], *, front: bool) -> None:
@@ -171,7 +175,7 @@ def _paint(axes: Axes, result: Students, across: Mapping[str, float], *, front: 
         _paint_student(axes, place, across[name], cells[name], _label(result, name), filled=student["pretrained"])
     axes.set_xlim(left=0)
     axes.margins(x=0.1)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
 
 

@@ -1,4 +1,4 @@
-"""What a repository should keep of an ablation or a measurement of leakage: figures and provenance, no single image."""
+"""What a repository should keep of a study, such as an ablation: figures and provenance, no single image."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXTS = (".md", ".csv", ".tex", ".svg")
 
 
 def study_of(folder: Path) -> str | None:
-    """Which study's finished result a folder holds, ``ablation`` or ``leakage``; None where it holds neither."""
+    """Which finished study a folder holds (a key of ``SECTIONS``); None where it holds none."""
     return next((name for name in STUDIES if (folder / f"{name}.json").is_file()), None)
 
 

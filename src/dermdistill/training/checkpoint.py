@@ -65,11 +65,14 @@ def save_checkpoint(path: Path, progress: Progress, parts: dict[str, dict[str, T
         progress: goes into the file's header.
         parts: e.g. ``{"model": state, "average": state}``.
     """
-    tensors = {
-        f"{part}/{name}": value.detach().cpu().contiguous()
-        for part, state in parts.items()
-        for name, value in state.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for part, state in parts.items():
+        for name, value in state.items():
+            kept = value.detach().cpu().contiguous()
+            # Modules that share a buffer (a quantizer's, say) get a copy each: the format refuses shared memory.
+            tensors[f"{part}/{name}"] = kept.clone() if kept.data_ptr() in places else kept
+            places.add(kept.data_ptr())
     # infinity has no JSON form, so the header is Python's superset of it
     metadata = {"progress": json.dumps(asdict(progress))}
     # bytes, not `save_file`: that reports a full disk as a damaged file
