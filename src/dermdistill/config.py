@@ -261,7 +261,7 @@ class CompressConfig(Frozen):
     )
     sensitivity_images: int = Field(64, ge=2, le=4096, description="training images to rank layers by")
     qat_epochs: int = Field(0, ge=0, le=1000, description="quantization-aware training; 0 is off. Extra `mobile`")
-    qat_learning_rate: float = Field(1e-4, gt=0, le=1, description="peak; a cosine to zero, no warm-up")
+    qat_learning_rate: float = Field(3e-5, gt=0, le=1, description="peak; a cosine to zero, no warm-up")
     mobile: bool = Field(False, description="ExecuTorch files for phones. Extra `mobile`")
     max_megabytes: float | None = Field(None, gt=0, description="largest INT8 file, of a million bytes each")
     gate: GateConfig = GateConfig()

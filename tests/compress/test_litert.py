@@ -37,6 +37,7 @@ class ConvNet(nn.Module):
         self.depthwise = _block(16, 16, 3, 1, groups=16)
         self.pointwise = _block(16, 16, 1, 1)
         self.head = nn.Linear(16, 7)
+        nn.init.constant_(self.head.bias, 0.5)  # so that the zero point of the logits is not 0
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stem(images)
@@ -188,6 +189,24 @@ def test_int8_file_takes_and_gives_int8_and_keeps_the_logits(convnet: nn.Module,
     found = LiteRTClassifier(int8, SPEC).logits(images)
     assert found.dtype == np.float32
     assert _signal_to_noise(_expected(convnet, images), found) > 20
+
+
+def test_classifier_translates_by_the_scales_of_the_file(fp32: Path, tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    quantize_litert(fp32, tmp_path / "int8.tflite", _pictures(40, 2), SPEC)
+    interpreter = Interpreter(model_path=str(tmp_path / "int8.tflite"))
+    interpreter.allocate_tensors()
+    given, gives = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    (scale_in, zero_in), (scale_out, zero_out) = given["quantization"], gives["quantization"]
+    assert zero_in != 0 and zero_out != 0
+    image = _pictures(1, 7)
+    values = np.rint(normalise(image, SPEC).transpose(0, 2, 3, 1) / scale_in + zero_in)
+    interpreter.set_tensor(given["index"], values.clip(-128, 127).astype(np.int8))
+    interpreter.invoke()
+    answer = interpreter.get_tensor(gives["index"]).astype(np.float64)
+    found = LiteRTClassifier(tmp_path / "int8.tflite", SPEC).logits(image)
+    np.testing.assert_allclose(found, (answer - zero_out) * scale_out, atol=1e-6)
 
 
 def test_fp32_file_has_no_quantized_layer(fp32: Path) -> None:

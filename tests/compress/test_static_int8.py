@@ -12,7 +12,7 @@ from torch import nn
 
 from dermdistill.compress import static_int8
 from dermdistill.compress.onnx_export import export_onnx, quiet, run_onnx
-from dermdistill.compress.static_int8 import METHODS, count_nodes, quantize_int8
+from dermdistill.compress.static_int8 import METHODS, calibrated, count_nodes, quantize_int8, write_int8
 from dermdistill.config import CompressConfig
 from dermdistill.errors import ConfigError, ExportError
 from dermdistill.preprocess import PreprocessSpec, normalise
@@ -179,3 +179,31 @@ def test_model_without_a_quantizable_operator_is_an_export_error(tmp_path: Path)
     with pytest.raises(ExportError, match="nothing was quantized"):
         quantize_int8(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", _pictures(8, 2), SPEC, CompressConfig())
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_layers_may_stay_in_float(fp32: Path, tmp_path: Path) -> None:
+    with calibrated(fp32, _pictures(32, 2), SPEC, CompressConfig()) as model:
+        layers = list(model.nodes)
+        counts = write_int8(model, tmp_path / "some.onnx", float_layers=layers[:2])
+        with pytest.raises(ConfigError, match=r"no layer 'nonsense'"):
+            write_int8(model, tmp_path / "none.onnx", float_layers=["nonsense"])
+    assert len(layers) == CONVOLUTIONS + 1
+    assert counts["quantized_convolutions"] == CONVOLUTIONS - 2
+    assert counts["quantized_matrix_products"] == 1
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_sensitivity_ranks_a_layer_with_one_huge_weight_first(fp32: Path, tmp_path: Path) -> None:
+    """One outlier takes the range of its channel: all other weights of it are rounded away."""
+    model = onnx.load(str(fp32))
+    (weights,) = [item for item in model.graph.initializer if item.name.endswith("4.0.weight")]
+    values = numpy_helper.to_array(weights).copy()
+    values[:, 0, 0, 0] = 300 * np.abs(values).max()
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    onnx.save(model, str(tmp_path / "spoilt.onnx"))
+    for path, first in ((tmp_path / "spoilt.onnx", True), (fp32, False)):
+        with calibrated(path, _pictures(32, 2), SPEC, CompressConfig()) as quantizer:
+            ranking = quantizer.sensitivity(_pictures(8, 3))
+        assert [item.decibels for item in ranking] == sorted(item.decibels for item in ranking)
+        assert len(ranking) == CONVOLUTIONS + 1
+        assert (ranking[0].layer == "4.0") == first

@@ -18,21 +18,37 @@ from dermdistill.training.roles import NEXT_STEP, WEIGHTS, build_objective, keep
 from dermdistill.training.teachers import SignalSource
 
 
-def qat_settings(recipe: Recipe) -> StudentConfig:
-    """The student's settings as its quantization-aware training has them.
+# Of the averaged weights: an epoch of the student's own decay would hardly move them.
+_AVERAGE_DECAY = 0.99
 
-    Few epochs with a small rate and no averaging of weights, whose scales would not be those of the average.
+
+def qat_settings(recipe: Recipe) -> StudentConfig:
+    """The student's settings as its quantization-aware training has them: few epochs with a small rate.
+
+    What matches features through learned projections is left out: the projections ended with the student's training,
+    and new ones would pull the features elsewhere. Labels, logits, exits, attention and relations teach as before.
     """
-    compress = recipe.compress
-    return recipe.student.model_copy(
+    compress, student = recipe.compress, recipe.student
+    distill = student.distill
+    exits = student.model.exits and distill.feature_share < 1
+    taught = distill.model_copy(
+        update={
+            "feature_share": 0.0,
+            "alpha": distill.alpha * (1 - distill.feature_share) if exits else 0.0,
+            "stages": tuple(stage.model_copy(update={"alpha": 0.0}) for stage in distill.stages),
+        }
+    )
+    return student.model_copy(
         update={
             "epochs": max(1, compress.qat_epochs),
             "learning_rate": compress.qat_learning_rate,
+            "backbone_factor": 1.0,
             "warmup_epochs": 0.0,
-            "average_decay": 0.0,
+            "average_decay": _AVERAGE_DECAY,
             "patience": max(1, compress.qat_epochs),
             "precision": "32-true",
             "compile": False,
+            "distill": taught,
         }
     )
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dermdistill.atomic import write_text
-from dermdistill.report import curves, figures, formats, tables
+from dermdistill.report import compression, curves, figures, formats, tables
 from dermdistill.report.run_files import ROLES, RunFiles, read_run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,7 +45,7 @@ def render(files: RunFiles) -> str:
     environment.filters["title_of"] = formats.model_title
     environment.filters["millions"] = _count
     environment.filters["phrase_of"] = lambda name: formats.MODEL_PHRASES.get(name, name)
-    context = _header(files) | _data(files) | _training(files) | _results(files) | _pictures(files)
+    context = _header(files) | _data(files) | _training(files) | _results(files) | _compression(files) | _pictures(files)
     return environment.get_template("report.html.j2").render(css=css, run=files, **context)
 
 
@@ -189,6 +189,25 @@ def _few_melanomas(evaluation: Mapping[str, Any]) -> int | None:
     """The number of test melanomas where it is ten or fewer."""
     count = int(evaluation["n"]["per_class"].get("mel", 0))
     return count if count <= formats.TOO_FEW else None
+
+
+def _compression(files: RunFiles) -> Context:
+    """What the exported files lost; None for a run that kept no record of it."""
+    record = files.compression
+    if record is None:
+        return {"compression": None}
+    traced = compression.traced_files(record)
+    shown = {
+        "sentences": compression.compression_sentences(record),
+        "columns": compression.COLUMNS,
+        "rows": compression.compression_rows(record),
+        "figure": _svg(compression.layer_figure(record)) if traced else "",
+        "growth": compression.growth_sentences(record),
+        "files": [compression.file_title(name) for name in traced],
+        "layer_rows": compression.layer_rows(record),
+        "sensitive_rows": compression.sensitive_rows(record),
+    }
+    return {"compression": shown}
 
 
 def _pictures(files: RunFiles) -> Context:

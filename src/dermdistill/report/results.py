@@ -13,6 +13,7 @@ from dermdistill.atomic import write_json, write_text
 from dermdistill.errors import RunFolderError
 from dermdistill.report import formats, tables
 from dermdistill.report.comparison_page import SECTIONS, interval_levels
+from dermdistill.report.compression import FILE, compression_markdown, kept_compression, read_compression
 from dermdistill.report.facts import command_block, fact_lines, origin_facts
 from dermdistill.report.markdown import plain, table
 from dermdistill.report.run_files import ROLES, RunFiles, distils_without_control, read_run
@@ -51,8 +52,8 @@ def collect_results(run: Path, destination: Path) -> Path:
     """Copy what a repository should keep of a run: figures and provenance, nothing of single images.
 
     Writes ``evaluation.json`` (curves thinned to 200 points), ``provenance.json``, ``split.json`` (counts and
-    those of the audit), ``training.json`` (both epoch logs) and ``recipe.yaml``. Of absolute paths the last
-    part alone is kept.
+    those of the audit), ``training.json`` (both epoch logs), ``recipe.yaml`` and, where the run has it,
+    ``compression.json``. Of absolute paths the last part alone is kept.
 
     Raises:
         RunFolderError: a required file of the run is missing or unreadable.
@@ -66,8 +67,13 @@ def collect_results(run: Path, destination: Path) -> Path:
         "split.json": _split(files),
         "training.json": {role: files.logs[role] or [] for role in ROLES},
     }
+    if files.compression is not None:
+        contents[FILE] = kept_compression(files.compression)
     for name, content in contents.items():
         write_json(destination / name, without_paths(content))
+    if files.compression is None:
+        # One that was collected from an earlier run would be shown as this run's.
+        (destination / FILE).unlink(missing_ok=True)
     write_text(destination / "recipe.yaml", _recipe_text(files))
     return destination
 
@@ -146,7 +152,8 @@ def results_page(results: Path, page: Path | None = None) -> str:
             levels.add(content.get("bootstrap", {}).get("level", 0.95))
             split, recipe = _load(results / name / "split.json", kind), results / name / "recipe.yaml"
             alone = recipe.is_file() and distils_without_control(yaml.safe_load(recipe.read_text()), content["models"])
-            sections.append(_section(name, content, provenance, split, without_control=alone))
+            section = _section(name, content, provenance, split, without_control=alone)
+            sections.append(section + _compression(results / name / FILE))
         else:
             levels |= interval_levels(content)
             sections.append(SECTIONS[kind](name, content, provenance, _picture(results / name / f"{kind}.svg", page)))
@@ -193,6 +200,11 @@ def _section(
     parts.append(table(["", *titles], rows + _file_cells(evaluation, list(models))))
     parts.append(_comparison(evaluation) + f"- {WITHOUT_CONTROL}\n" * without_control)
     return "\n".join(part for part in parts if part)
+
+
+def _compression(path: Path) -> str:
+    record = read_compression(path)
+    return "" if record is None else f"\n{compression_markdown(record)}"
 
 
 def _metric_title(group: str, metric: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from dermdistill.config import DistillConfig, OptimConfig
 from dermdistill.errors import RunFolderError
+from dermdistill.report.compression import FILE, read_compression
 
 REQUIRED = ("recipe.yaml", "provenance.json", "split.json", "evaluation/evaluation.json")
 ROLES = ("teacher", "student")
@@ -31,6 +32,7 @@ class RunFiles:
     logs: dict[str, list[Json] | None]
     explanations: Json | None
     manifest: Json | None
+    compression: Json | None
     catalog: pd.DataFrame | None
 
     @property
@@ -157,5 +159,6 @@ def read_run(run: Path) -> RunFiles:
         logs={role: _log(run / role / "log.jsonl", run) for role in ROLES},
         explanations=_optional(run / "explanations" / "explanations.json", run),
         manifest=_optional(run / "bundle" / "manifest.json", run),
+        compression=read_compression(run / "compression" / FILE),
         catalog=_catalog(run / "catalog.parquet", run),
     )
