@@ -335,6 +335,83 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+def compressed(macro_auc: float, same_label: float, largest: float, **facts: Any) -> dict[str, Any]:
+    """A file's entry of ``compression.json``; the PyTorch student has macro AUC .9."""
+    return {
+        "runtime": "onnxruntime",
+        "n": 1000,
+        "logits": {"largest": 10 * largest, "mean": largest},
+        "probabilities": {"largest": largest, "mean": largest / 10},
+        "same_label": same_label,
+        "metrics": {"macro_auc": macro_auc, "balanced_accuracy": 0.61, "melanoma_auc": None, "accuracy": 0.745},
+        "differences": {"macro_auc": macro_auc - 0.9, "balanced_accuracy": 0.01, "melanoma_auc": None, "accuracy": 0.0},
+        "faults": [],
+        "error_grows_at": "",
+        "layers": [],
+        **facts,
+    }
+
+
+def layers(**decibels: float) -> list[dict[str, Any]]:
+    return [{"layer": layer, "decibels": value} for layer, value in decibels.items()]
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    """A small ``compression.json``: static INT8 with two layers in float beside quantization-aware training."""
+    metrics = {"macro_auc": 0.9, "balanced_accuracy": 0.6, "melanoma_auc": None, "accuracy": 0.745}
+    sensitivity = {f"layer{place}": 20.0 + place for place in range(11)} | {"stem": 12.34567, "head": 200.0}
+    fell = {"float_layers": [], **compressed(0.88, 0.97, 0.2)}
+    return {
+        "reference": {"val": metrics, "test": metrics},
+        "gate": {"macro_auc": 0.005, "balanced_accuracy": 0.01, "same_label": 0.985},
+        "calibration_images": 1512,
+        "method": "percentile",
+        "choices": {
+            "float_layers": ["stem", "layer0"],
+            "float_layers_tried": [
+                fell,
+                {**fell, "float_layers": ["stem"]},
+                {**compressed(0.899, 0.99, 0.1), "float_layers": ["stem", "layer0"]},
+            ],
+            "sensitivity": layers(**sensitivity),
+            "int8": "static",
+            "int8_chosen_by": "val macro_auc",
+            "int8_on_validation": {
+                "static": {**metrics, "macro_auc": 0.91234},
+                "aware": {**metrics, "macro_auc": 0.90123},
+            },
+        },
+        "files": {
+            "aware": compressed(
+                0.89123,
+                0.9,
+                0.31,
+                file="aware.onnx",
+                how="static, quantization-aware training",
+                shipped=False,
+                bytes=3_456_789,
+                layers=layers(stem=9.0, body=4.0, head=7.0),
+                error_grows_at="stem (the input -> 9.0 dB)",
+            ),
+            "student": compressed(
+                0.9, 1.0, 4.4703e-08, file="model.onnx", how="exported", shipped=True, bytes=12_345_678
+            ),
+            "student_int8": compressed(
+                0.9012,
+                0.9934,
+                0.0567,
+                file="model.int8.onnx",
+                how="static, after training",
+                shipped=True,
+                bytes=3_210_987,
+                layers=layers(stem=200.0, body=31.23456, head=28.0),
+                error_grows_at="body (200.0 -> 31.2 dB)",
+            ),
+        },
+    }
+
+
 @pytest.fixture(scope="session")
 def write_fake_run() -> Callable[..., Path]:
     """``write_run`` for fixtures of a whole module."""

@@ -261,6 +261,40 @@ def test_any_teaching_without_a_control_is_said(distill: dict[str, Any], models:
     assert distils_without_control({"student": {"distill": distill}}, models) is said
 
 
+def test_compression_stands_between_curves_and_explanations(make_run: Callable[..., Path], record: Json) -> None:
+    run = make_run()
+    (run / "compression").mkdir()
+    record["files"]["student_int8"]["how"] = "<b>static"
+    (run / "compression" / "compression.json").write_text(json.dumps(record))
+    html = write_report(run).read_text()
+    page = Page(html)
+    places = [page.ids.index(name) for name in ("curves", "compression", "explanations")]
+    assert places == sorted(places)
+    assert "#compression" in {address for _, _, address in page.addresses}
+    row = page.tables["Every file of the student on the test part"]["ONNX Runtime INT8 model.int8.onnx: <b>static"]
+    assert row[:2] == ["3.21 MB", ".901 (+.0012)"]
+    assert page.tables["Signal to noise behind every layer"]["2 body"] == ["31.2 dB", "4.0 dB"]
+    sensitive = next(table for caption, table in page.tables.items() if caption.startswith("The most sensitive layers"))
+    assert len(sensitive) == 11 and sensitive["stem"] == ["12.3 dB", "yes"]
+    assert "chosen by Macro AUC on the validation part" in page.text
+    assert 'aria-label="Signal to noise behind each of 3 layers' in html
+
+
+def test_compression_without_followed_layers_has_no_figure(make_run: Callable[..., Path], record: Json) -> None:
+    run = make_run()
+    (run / "compression").mkdir()
+    for entry in record["files"].values():
+        entry["layers"] = []
+    (run / "compression" / "compression.json").write_text(json.dumps(record))
+    page = Page(write_report(run).read_text())
+    assert "compression" in page.ids and "Where the error grows" not in page.text
+
+
+def test_run_without_a_record_of_compression_has_no_such_section(page: Page) -> None:
+    assert "compression" not in page.ids
+    assert "#compression" not in {address for _, _, address in page.addresses}
+
+
 def test_same_files_give_the_same_bytes(whole_run: Path, html: str) -> None:
     assert write_report(whole_run).read_text() == html
 
@@ -345,10 +379,12 @@ def test_all_missing_files_are_named_at_once(tmp_path: Path) -> None:
         ("recipe.yaml", "a: [", "cannot be read as YAML"),
         ("student/log.jsonl", '{"epoch": 0}\n{"ep', "line 2"),
         ("catalog.parquet", "x", "cannot be read as a catalog"),
+        ("compression/compression.json", "{}", "lacks reference"),
     ],
 )
 def test_damaged_file_is_named(make_run: Callable[..., Path], name: str, content: str, words: str) -> None:
     run = make_run()
+    (run / name).parent.mkdir(exist_ok=True)
     (run / name).write_text(content)
     with pytest.raises(RunFolderError, match=words) as caught:
         write_report(run)

@@ -225,6 +225,45 @@ def test_incomplete_results_folder_is_named(results: Path) -> None:
         results_page(results)
 
 
+def add_compression(run: Path, record: Json) -> None:
+    (run / "compression").mkdir()
+    (run / "compression" / "compression.json").write_text(json.dumps(record))
+
+
+def test_compression_is_collected_without_paths_and_shown(
+    make_run: Callable[..., Path], results: Path, record: Json
+) -> None:
+    run = make_run()
+    record["files"]["student_int8"]["how"] = "static, by /srv/a/tool"
+    add_compression(run, record)
+    collect_results(run, results / "small")
+    kept = load(results / "small" / "compression.json")
+    assert kept["files"]["student_int8"]["how"] == "static, by tool"
+    assert [item["layer"] for item in kept["files"]["aware"]["layers"]] == ["stem", "body", "head"]
+    first, second = results_page(results).split("## small\n")
+    assert "Compression" not in first
+    assert "\n\nCompression, every file of the student on the test part:\n\n|" in second
+    assert "| ONNX Runtime INT8 (model.int8.onnx: static, by tool) | 3.21 MB |" in second
+
+
+def test_compression_of_an_earlier_run_does_not_stay(
+    make_run: Callable[..., Path], tmp_path: Path, record: Json
+) -> None:
+    run = make_run()
+    add_compression(run, record)
+    out = collect_results(run, tmp_path / "out")
+    assert {path.name for path in out.iterdir()} == COLLECTED | {"compression.json"}
+    (run / "compression" / "compression.json").unlink()
+    collect_results(run, out)
+    assert {path.name for path in out.iterdir()} == COLLECTED
+
+
+def test_damaged_compression_of_a_result_is_named(results: Path) -> None:
+    (results / "edge-64" / "compression.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=re.escape("edge-64/compression.json: lacks reference")):
+        results_page(results)
+
+
 CELL = {"value": 0.91, "low": 0.9, "high": 0.92, "spread": 0.003, "per_seed": [0.91, 0.91]}
 GAIN = {"value": 0.012, "low": 0.003, "high": 0.021, "verdict": "helped", "per_seed": [0.012, 0.012]}
 ABLATION: Json = {

@@ -129,8 +129,10 @@ def quantized_after_training(model: nn.Module, calibration: npt.NDArray[np.uint8
 class QuantizationAware(nn.Module):
     """A network with simulated INT8: every step sees the rounding that the deployed file will have.
 
-    It is the network's graph, and gives the same ``Output``; BatchNorm is folded as it will be. Ranges follow the
-    training as moving averages while it trains, and stand still while it is evaluated.
+    It is the network's graph, and gives the same ``Output``. BatchNorm is folded into the layer before it, as it will
+    be in the file: its statistics are those of the finished training, as a few epochs of mixed and cut views would
+    pull them away (measured: docs/quantization.md). Ranges follow the training as moving averages while it trains, and
+    stand still while it is evaluated.
 
     Args:
         model: a trained network, images [B, 3, S, S] -> ``Output``; left as it is.
@@ -145,10 +147,10 @@ class QuantizationAware(nn.Module):
         super().__init__()
         self.spec = spec
         with mobile_packages(), _refusing(model):
-            from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+            from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-            graph = _graph(copy.deepcopy(model).train(), spec)
-            self.graph = prepare_qat_pt2e(graph, _quantizer(aware=True))
+            # It folds BatchNorm; what it puts in is fake quantization, as the quantizer is the aware one.
+            self.graph = prepare_pt2e(_graph(copy.deepcopy(model).eval(), spec), _quantizer(aware=True))
         self.eval()
 
     def forward(self, images: Tensor) -> Output:

@@ -17,7 +17,6 @@ from dermdistill.training.loop import TrainingData, TrainingJob, train
 from dermdistill.training.roles import NEXT_STEP, WEIGHTS, build_objective, keep_trained, load_description
 from dermdistill.training.teachers import SignalSource
 
-
 # Of the averaged weights: an epoch of the student's own decay would hardly move them.
 _AVERAGE_DECAY = 0.99
 

@@ -32,6 +32,9 @@ from dermdistill.preprocess import PreprocessSpec, normalise
 # Histogram methods look at all activations of a batch at once: about 32 images of 64 px, 2 of 224 px.
 PIXELS_A_BATCH = 32 * 64 * 64
 
+# Activations that a quantized layer takes in: their bounds become those of its range.
+ACTIVATIONS = ("Clip", "Relu")
+
 # method -> (ONNX Runtime's name, its options). Entropy keeps ONNX Runtime's 128 bins: its divergence is
 # dominated by the zeros behind a ReLU, and with 512 bins it clips so hard that an ImageNet Lite0 falls from
 # 13 to 4 dB.
@@ -116,7 +119,7 @@ class Calibrated:
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
-                nodes_to_quantize=[self.nodes[layer] for layer in only],
+                nodes_to_quantize=[name for layer in only for name in self._with_activation(layer)],
                 nodes_to_exclude=[self.nodes[layer] for layer in but],
                 op_types_to_quantize=_operators(),
                 extra_options={},
@@ -124,6 +127,13 @@ class Calibrated:
             quantizer.quantize_model()
             quantizer.model.save_model_to_file(str(path), False)
         strip_notes(path)
+
+    def _with_activation(self, layer: str) -> list[str]:
+        """A layer's node and the activation behind it: alone, its range would be that of unbounded values."""
+        (node,) = [node for node in self.model.graph.node if node.name == self.nodes[layer]]
+        behind = [other for other in self.model.graph.node if node.output[0] in other.input]
+        fused = behind if len(behind) == 1 and behind[0].op_type in ACTIVATIONS else []
+        return [str(item.name) for item in (node, *fused)]
 
     def sensitivity(self, images: npt.NDArray[np.uint8]) -> list[LayerError]:
         """How much each layer costs: the logits' signal to noise where it alone is quantized, worst first.

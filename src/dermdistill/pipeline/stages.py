@@ -135,7 +135,7 @@ def make_bundle(context: Context, inputs: str) -> None:
 
     The bundle is written whole or not at all. Each model's decision thresholds come from its own scores on validation.
     """
-    recipe, source = context.recipe, str(context.catalog["source"].iloc[0])
+    recipe, source = context.recipe, _named_source(context.catalog)
     with atomic_folder(context.path / "bundle") as bundle:
         record, validation = compress_student(context, bundle)
         thresholds = {
@@ -167,7 +167,10 @@ def make_bundle(context: Context, inputs: str) -> None:
                 | files[name]["metrics"]
                 for name in validation
             ],
-            provenance={**context.provenance(""), **provenance},
+            provenance={
+                **{key: value for key, value in context.provenance("").items() if key not in ("command", "finished")},
+                **provenance,
+            },
             calibration_images=record["calibration_images"],
             qat_epochs=recipe.compress.qat_epochs if record["choices"]["int8"] == "aware" else 0,
         )
@@ -176,6 +179,13 @@ def make_bundle(context: Context, inputs: str) -> None:
         if notice is not None:
             write_text(bundle / NOTICE_FILE, notice)
         write_manifest(bundle, task=recipe.task, spec=context.spec, thresholds=thresholds, provenance=provenance)
+
+
+def _named_source(catalog: pd.DataFrame) -> str:
+    """The data set's name; drawn lesions are called so, also those in a real data set's layout."""
+    name = str(catalog["source"].iloc[0])
+    drawn = bool((catalog["diagnosis_source"] == "synthetic").any())
+    return f"{name}, synthetic" if drawn and "synthetic" not in name.lower() else name
 
 
 def _spec_of(context: Context, name: str) -> PreprocessSpec:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dermdistill.bundle.variants import VARIANTS
 from dermdistill.config import GateConfig
@@ -42,7 +43,8 @@ MOST_SENSITIVE = 10
 EXACT = 120.0
 TRIED_KEYS = ("float_layers", "n", "same_label", "differences")
 AWARE_NOTE = (
-    "Quantization-aware training moves the weights too, so its line falls by that as well and is no measure of rounding."
+    "Quantization-aware training moves the weights too: its line falls by that as well, and does not measure rounding "
+    "alone."
 )
 
 Record = Mapping[str, Any]
@@ -103,15 +105,14 @@ def compression_rows(record: Record) -> list[Row]:
 
 
 def _row(name: str, entry: Record) -> Row:
-    kept = f"({round(entry['same_label'] * entry['n']):,} of {entry['n']:,})"
     cells = (
         Cell(megabytes(entry["bytes"])),
         *_metric_cells(entry["metrics"], entry["differences"]),
-        Cell(f"{entry['same_label']:.2%}", kept),
-        Cell(f"{entry['probabilities']['largest']:.2g}"),
+        Cell(f"{entry['same_label']:.2%}"),
+        Cell(f"{entry['probabilities']['largest']:.2g}".removeprefix("0")),
         Cell("yes" if entry["shipped"] else "no"),
     )
-    return Row(file_title(name), cells, f"{entry['file']}: {entry['how']}")
+    return Row(file_title(name), cells, f"{entry['file']}: {entry['how']}" if entry["shipped"] else entry["file"])
 
 
 def _metric_cells(metrics: Record, differences: Record | None = None) -> list[Cell]:
@@ -132,8 +133,8 @@ def compression_sentences(record: Record) -> list[str]:
         _choice(record["choices"]),
         f"{_float_layers(record)} Its ranges: {record['method']} on {record['calibration_images']:,} training images.",
         _gate(record),
-        f"Figures are point estimates on the {n:,} images of the test part, each file in its own runtime; differences are "
-        "from the FP32 PyTorch student. The intervals stand in the evaluation, for the models that it compares.",
+        f"Figures are point estimates on the {n:,} images of the test part, each file in its own runtime; differences "
+        "are from the FP32 PyTorch student. Intervals stand in the evaluation, for the models that it compares.",
     ]
 
 
@@ -156,8 +157,8 @@ def _float_layers(record: Record) -> str:
     named = f" ({', '.join(kept)})" if kept else ""
     if gate_faults(tried[-1], GateConfig.model_construct(**record["gate"])):
         return (
-            f"{file} does not pass the gate on the validation part with up to {len(tried) - 1} layers in float; it keeps "
-            f"{len(kept)} there{named}, with which most images keep their label."
+            f"{file} does not pass the gate on the validation part with up to {len(tried) - 1} layers in float; it "
+            f"keeps {len(kept)} there{named}, with which most images keep their label."
         )
     if not kept:
         return f"{file} passes the gate on the validation part with every layer in INT8: none stays in float."
@@ -170,8 +171,9 @@ def _float_layers(record: Record) -> str:
 def _gate(record: Record) -> str:
     gate = record["gate"]
     rule = (
-        f"Of a shipped file on the test part the gate asks that macro AUC falls by at most {gate['macro_auc']:g}, balanced "
-        f"accuracy by at most {gate['balanced_accuracy']:g}, and {100 * gate['same_label']:g}% of images keep their label"
+        f"Of a shipped file on the test part the gate asks that macro AUC falls by at most {gate['macro_auc']:g}, "
+        f"balanced accuracy by at most {gate['balanced_accuracy']:g}, and at least {100 * gate['same_label']:g}% of "
+        "images keep their label"
     )
     faults = [f"{file_title(name)}: {fault}" for name, entry in record["files"].items() for fault in entry["faults"]]
     return f"{rule}. Not passed: {'; '.join(faults)}." if faults else f"{rule}; every one passes."
@@ -188,11 +190,11 @@ def compression_markdown(record: Record) -> str:
 
 
 def sensitive_rows(record: Record) -> list[Row]:
-    """The ten layers that cost most where each alone is INT8: signal to noise of the logits, and whether it is float."""
-    choices = record["choices"]
-    worst = sorted(choices["sensitivity"], key=lambda item: float(item["decibels"]))[:MOST_SENSITIVE]
+    """The ten layers that cost most where each alone is INT8: the logits' signal to noise, and whether it is float."""
+    kept = record["choices"]["float_layers"]
+    worst = sorted(record["choices"]["sensitivity"], key=lambda item: float(item["decibels"]))[:MOST_SENSITIVE]
     return [
-        Row(item["layer"], (_decibels(item["decibels"]), Cell("yes" if item["layer"] in choices["float_layers"] else "no")))
+        Row(item["layer"], (_decibels(item["decibels"]), Cell("yes" if item["layer"] in kept else "no")))
         for item in worst
     ]
 
@@ -230,7 +232,7 @@ def growth_sentences(record: Record) -> list[str]:
 
 
 def layer_figure(record: Record) -> str:
-    """Signal to noise behind every layer, in the order of computation: a line a file. A layer that lost nothing is left out.
+    """Signal to noise behind every layer, in the order of computation: a line a file, a gap where nothing was lost.
 
     Args:
         record: with at least one file of ``traced_files``.
@@ -248,7 +250,7 @@ def layer_figure(record: Record) -> str:
             axes.plot(range(1, len(values) + 1), values, color=model_colour(name, list(traced)), label=label, **look)
         axes.set(title="Signal to noise behind every layer", ylabel="dB, higher is better", xlim=(0.5, count + 0.5))
         axes.set(xlabel="layer, in the order of computation")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         figure.legend(loc="outside lower left", ncols=2)
 

@@ -45,7 +45,8 @@ def render(files: RunFiles) -> str:
     environment.filters["title_of"] = formats.model_title
     environment.filters["millions"] = _count
     environment.filters["phrase_of"] = lambda name: formats.MODEL_PHRASES.get(name, name)
-    context = _header(files) | _data(files) | _training(files) | _results(files) | _compression(files) | _pictures(files)
+    parts = (_header, _data, _training, _results, _compression, _pictures)
+    context = {key: value for part in parts for key, value in part(files).items()}
     return environment.get_template("report.html.j2").render(css=css, run=files, **context)
 
 
