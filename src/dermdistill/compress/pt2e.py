@@ -151,6 +151,7 @@ class QuantizationAware(nn.Module):
 
             # It folds BatchNorm; what it puts in is fake quantization, as the quantizer is the aware one.
             self.graph = prepare_pt2e(_graph(copy.deepcopy(model).eval(), spec), _quantizer(aware=True))
+        self.requires_grad_(True)  # the biases that folding made do not learn by themselves
         self.eval()
 
     def forward(self, images: Tensor) -> Output:

@@ -120,7 +120,7 @@ class Calibrated:
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
                 nodes_to_quantize=[name for layer in only for name in self._with_activation(layer)],
-                nodes_to_exclude=[self.nodes[layer] for layer in but],
+                nodes_to_exclude=[name for layer in but for name in self._with_activation(layer)],
                 op_types_to_quantize=_operators(),
                 extra_options={},
             )
