@@ -100,11 +100,11 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
 ) -> None:
     whole = _trained(student, data, tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(*arguments: Any, **settings: Any) -> None:
-        raise Killed
+        raise KilledError
 
     with monkeypatch.context() as patch:
         from dermdistill.training import loop
@@ -116,7 +116,7 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
             killed()
 
         patch.setattr(loop._Trainer, "save", save_once)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             _trained(student, data, tmp_path / "resumed")
     assert (tmp_path / "resumed" / "checkpoint.safetensors").is_file()
     assert _trained(student, data, tmp_path / "resumed")["sha256"] == whole["sha256"]

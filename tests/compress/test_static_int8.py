@@ -11,6 +11,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from dermdistill.compress import static_int8
+from dermdistill.compress.layer_errors import decibels
 from dermdistill.compress.onnx_export import export_onnx, quiet, run_onnx
 from dermdistill.compress.static_int8 import METHODS, calibrated, count_nodes, quantize_int8, write_int8
 from dermdistill.config import CompressConfig
@@ -207,3 +208,21 @@ def test_sensitivity_ranks_a_layer_with_one_huge_weight_first(fp32: Path, tmp_pa
         assert [item.decibels for item in ranking] == sorted(item.decibels for item in ranking)
         assert len(ranking) == CONVOLUTIONS + 1
         assert (ranking[0].layer == "4.0") == first
+
+
+def test_float_layer_is_not_quantized_by_the_runtime_behind_our_back(fp32: Path, tmp_path: Path) -> None:
+    """Between two quantized layers ONNX Runtime would round the weights of a float layer per tensor."""
+    model = onnx.load(str(fp32))
+    (weights,) = [item for item in model.graph.initializer if item.name.endswith("1.0.weight")]
+    values = numpy_helper.to_array(weights).copy()
+    values[::2] *= 300  # per tensor, nothing would be left of the other channels
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    uneven = tmp_path / "uneven.onnx"
+    onnx.save(model, str(uneven))
+    inputs = normalise(_pictures(16, 3), SPEC)
+    expected = run_onnx(uneven, inputs)
+    with calibrated(uneven, _pictures(64, 2), SPEC, CompressConfig()) as quantizer:
+        write_int8(quantizer, tmp_path / "all.onnx")
+        write_int8(quantizer, tmp_path / "but.onnx", float_layers=["1.0"])
+    found = {name: decibels(expected, run_onnx(tmp_path / f"{name}.onnx", inputs)) for name in ("all", "but")}
+    assert found["but"] > found["all"] - 1

@@ -131,7 +131,7 @@ class QuantizationAware(nn.Module):
 
     It is the network's graph, and gives the same ``Output``. BatchNorm is folded into the layer before it, as it will
     be in the file: its statistics are those of the finished training, as a few epochs of mixed and cut views would
-    pull them away (measured: docs/quantization.md). Ranges follow the training as moving averages while it trains, and
+    pull them away. Ranges follow the training as moving averages while it trains, and
     stand still while it is evaluated.
 
     Args:

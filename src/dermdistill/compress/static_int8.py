@@ -114,7 +114,7 @@ def _keep_in_float(graph: onnx.GraphProto, names: Set[str]) -> None:
 def _bounded(ranges: Any, graph: onnx.GraphProto) -> Any:
     """Ranges in which what an activation cuts off has no part: rounding into its range cuts off the same.
 
-    Where a neighbour stays in float, ONNX Runtime quantizes in front of the activation, over a range several times wider.
+    Where a neighbour stays in float, ONNX Runtime quantizes in front of the activation, over a far wider range.
     """
     for node in graph.node:
         readers = [other for other in graph.node if node.input[:1] and node.input[0] in other.input]
