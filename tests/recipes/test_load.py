@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermdistill.config import DataConfig, Recipe
+from dermdistill.config import BranchConfig, DataConfig, Recipe
 from dermdistill.errors import ConfigError
 from dermdistill.recipes.load import load_recipe, parse_config, parse_recipe, recipe_names, recipe_text
 
@@ -98,7 +98,7 @@ def test_unknown_keys_list_what_exists_at_that_place() -> None:
         load_recipe("quick", ["data.sizes=64", "teacher.model.branches.0.width=3", "tempo=1"])
     lines = {line.split(":")[0].strip(" -"): line for line in str(caught.value).splitlines()}
     assert lines["data.sizes"].endswith(f"known here: {', '.join(DataConfig.model_fields)}")
-    assert lines["teacher.model.branches.0.width"].endswith("known here: backbone, weights, options")
+    assert lines["teacher.model.branches.0.width"].endswith(f"known here: {', '.join(BranchConfig.model_fields)}")
     assert lines["tempo"].endswith(f"known here: {', '.join(Recipe.model_fields)}")
 
 
