@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dermdistill.errors import ConfigError
+from dermdistill.errors import ConfigError, DataError
 
 ResizeMode = Literal["squash", "crop"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -73,6 +73,20 @@ def resize_image(image: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDAr
         box = (left, top, left + side, top + side)
     resized = picture.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized, dtype=np.uint8)
+
+
+def check_prepared(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> None:
+    """Refuse what is not a batch of stored pictures, uint8 [N, S, S, 3].
+
+    Raises:
+        DataError: another shape or type.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (spec.size, spec.size, 3):
+        raise DataError(
+            f"images are {images.dtype} {list(images.shape)}",
+            rule=f"uint8 [N, {spec.size}, {spec.size}, 3]",
+            next_step="resize them with dermdistill.preprocess.resize_image",
+        )
 
 
 def normalise(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dermdistill.bundle.variants import FP32_FILE, INT8_FILE, MODEL_NAMES
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import melanoma_index
 from dermdistill.pictures import PictureError, read_content, read_pixels
-from dermdistill.preprocess import PreprocessSpec, normalise, resize_image
+from dermdistill.preprocess import PreprocessSpec, check_prepared, normalise, resize_image
 
 Decision = Literal["refer", "no_referral", "no_threshold"]
 ImageLike = npt.NDArray[np.uint8] | Path | str | bytes
@@ -116,13 +116,7 @@ class OnnxClassifier:
         Raises:
             DataError: another shape or type.
         """
-        wanted = (self.spec.size, self.spec.size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
-            raise DataError(
-                f"images are {images.dtype} {list(images.shape)}",
-                rule=f"uint8 [N, {self.spec.size}, {self.spec.size}, 3]",
-                next_step="resize them with dermdistill.preprocess.resize_image",
-            )
+        check_prepared(images, self.spec)
         parts = [np.empty((0, self.classes), dtype=np.float32)]
         for start in range(0, len(images), batch_size):
             parts.append(self.run(normalise(np.asarray(images[start : start + batch_size]), self.spec)))

@@ -31,7 +31,7 @@ def export_executorch(model: nn.Module, spec: PreprocessSpec, path: Path) -> Non
         MissingExtraError: the extra ``mobile`` is missing.
         OutputError: the file cannot be written.
     """
-    with mobile_packages(), _quiet_libraries():
+    with mobile_packages(), quiet_libraries():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
@@ -64,7 +64,7 @@ class ExecuTorchClassifier:
     def __init__(self, path: Path, spec: PreprocessSpec, *, threads: int = 1) -> None:
         self.path = path
         self.spec = spec
-        with mobile_packages(), _quiet_libraries():
+        with mobile_packages(), quiet_libraries():
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
 
@@ -90,7 +90,7 @@ class ExecuTorchClassifier:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep what C++ code writes to standard error out of the terminal; errors are raised."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -10,9 +10,15 @@ from torch import Tensor, from_numpy, nn
 
 from dermdistill.atomic import atomic_path
 from dermdistill.compress.litert_runtime import LiteRTClassifier, channels_last, litert_packages
-from dermdistill.compress.onnx_export import INPUT_NAME, OUTPUT_NAME, PARITY_TOLERANCE, first_line, random_inputs
-from dermdistill.compress.onnx_export import _logits as torch_logits
-from dermdistill.compress.static_int8 import _check_calibration as check_calibration
+from dermdistill.compress.onnx_export import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    PARITY_TOLERANCE,
+    first_line,
+    random_inputs,
+    torch_logits,
+)
+from dermdistill.compress.static_int8 import check_calibration
 from dermdistill.errors import BundleError, ExportError
 from dermdistill.preprocess import PreprocessSpec, normalise
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermdistill.compress.executorch_export import _quiet_libraries as quiet_libraries
+from dermdistill.compress.executorch_export import quiet_libraries
 from dermdistill.compress.onnx_export import first_line, quiet
-from dermdistill.errors import BundleError, DataError, MissingExtraError
-from dermdistill.preprocess import PreprocessSpec, normalise
+from dermdistill.errors import BundleError, MissingExtraError
+from dermdistill.preprocess import PreprocessSpec, check_prepared, normalise
 
 PACKAGES = ("ai_edge_litert", "ai_edge_quantizer", "litert_torch")
 
@@ -132,13 +132,7 @@ class LiteRTClassifier:
         Raises:
             DataError: another shape or type.
         """
-        wanted = (self.spec.size, self.spec.size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
-            raise DataError(
-                f"images are {images.dtype} {list(images.shape)}",
-                rule=f"uint8 [N, {self.spec.size}, {self.spec.size}, 3]",
-                next_step="resize them with dermdistill.preprocess.resize_image",
-            )
+        check_prepared(images, self.spec)
         rows = [self.run(normalise(np.asarray(image[None]), self.spec)) for image in images]
         return np.concatenate([np.empty((0, self.classes), dtype=np.float32), *rows])
 

@@ -73,7 +73,12 @@ def random_inputs(batch: int, spec: PreprocessSpec, seed: int = 0) -> npt.NDArra
     return normalise(pixels, spec)
 
 
-def _logits(model: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def torch_logits(model: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits [B, K] of a model to export.
+
+    Raises:
+        ExportError: it gives something else, or logits that are not finite.
+    """
     with torch.inference_mode():
         output = model(torch.from_numpy(inputs))
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
@@ -112,6 +117,14 @@ def to_onnx(model: nn.Module, spec: PreprocessSpec) -> Any:
         ) from error
 
 
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Take the constants out of a graph that no node reads."""
+    used = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def strip_notes(path: Path) -> None:
     """Take the exporter's notes out of an ONNX file: source lines with paths of this machine, 6% of an INT8 file.
 
@@ -138,7 +151,7 @@ def check_parity(model: nn.Module, path: Path, spec: PreprocessSpec) -> float:
     worst = 0.0
     for batch in PARITY_BATCHES:
         inputs = random_inputs(batch, spec, seed=batch)
-        expected = _logits(model, inputs)
+        expected = torch_logits(model, inputs)
         try:
             found = run_onnx(path, inputs)
         except Exception as error:
@@ -171,7 +184,7 @@ def export_onnx(model: nn.Module, spec: PreprocessSpec, path: Path) -> None:
     """
     make_folder(path.parent)
     source = copy.deepcopy(model).cpu().eval()
-    _logits(source, random_inputs(EXAMPLE_BATCH, spec))
+    torch_logits(source, random_inputs(EXAMPLE_BATCH, spec))
     program = to_onnx(source, spec)
     with atomic_path(path) as temporary:
         with quiet():

@@ -16,7 +16,15 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from dermdistill.atomic import atomic_path
-from dermdistill.compress.onnx_export import first_line, quiet, random_inputs, run_onnx, strip_notes, to_onnx
+from dermdistill.compress.onnx_export import (
+    drop_unused,
+    first_line,
+    quiet,
+    random_inputs,
+    run_onnx,
+    strip_notes,
+    to_onnx,
+)
 from dermdistill.errors import ExportError
 from dermdistill.preprocess import PreprocessSpec
 
@@ -78,7 +86,7 @@ class Repair:
             self._unsigned(node)
         for node in [node for node in self.graph.node if node.op_type in LAYERS]:
             self._integer_bias(node)
-        self._drop_unused()
+        drop_unused(self.graph)
 
     def _activations(self, kind: str) -> Iterator[onnx.NodeProto]:
         return (node for node in self.graph.node if node.op_type == kind)
@@ -146,9 +154,3 @@ class Repair:
         node = helper.make_node("DequantizeLinear", names, [f"{name}_dequantized"], axis=0)
         self.graph.node.insert(list(self.graph.node).index(layer), node)
         layer.input[2] = node.output[0]
-
-    def _drop_unused(self) -> None:
-        used = {name for node in self.graph.node for name in node.input}
-        kept = [item for item in self.graph.initializer if item.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)

@@ -63,7 +63,12 @@ def _batches(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Iterator[np
         yield normalise(np.asarray(images[start : start + step]), spec)
 
 
-def _check_calibration(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> None:
+def check_calibration(images: npt.NDArray[np.uint8], spec: PreprocessSpec) -> None:
+    """Refuse calibration images that are not in the form of the store, or none.
+
+    Raises:
+        ConfigError: they are.
+    """
     wanted = (spec.size, spec.size, 3)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
         raise ConfigError(
@@ -194,7 +199,7 @@ def calibrated(
         ConfigError: no calibration images, or not in the form of the store.
         ExportError: the model cannot be quantized.
     """
-    _check_calibration(calibration, spec)
+    check_calibration(calibration, spec)
     with tempfile.TemporaryDirectory(prefix="dermdistill-int8-") as name:
         folder = Path(name)
         prepared = folder / "prepared.onnx"

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dermdistill.atomic import atomic_path
-from dermdistill.compress.onnx_export import first_line, random_inputs, run_onnx
+from dermdistill.compress.onnx_export import drop_unused, first_line, random_inputs, run_onnx
 from dermdistill.errors import ExportError
 from dermdistill.preprocess import PreprocessSpec
 
@@ -53,10 +53,7 @@ def quantize_weights(fp32: Path, path: Path, spec: PreprocessSpec) -> dict[str, 
         node.input[1] = done[name]
     if not done:
         raise ExportError(f"{fp32.name}: holds no weights to quantize", rule=f"tensors of at least {SMALLEST} numbers")
-    used = {name for node in graph.node for name in node.input}
-    kept = [item for item in graph.initializer if item.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unused(graph)
     with atomic_path(path) as temporary:
         onnx.save(model, str(temporary))
         try:
