@@ -28,6 +28,7 @@ from dermdistill.evaluate.parity import gate_faults, parity, part_metrics
 from dermdistill.models.hybrid import HybridClassifier
 from dermdistill.pipeline.context import Context
 from dermdistill.preprocess import normalise
+from dermdistill.training.loop import TrainingData
 from dermdistill.training.roles import load_trained
 from dermdistill.training.validation import predict_logits
 
@@ -105,14 +106,24 @@ class Compression:
             for part in PARTS
         }
 
+    @cached_property
+    def data(self) -> TrainingData:
+        """Images, labels and parts."""
+        return self.context.training_data(self.spec)
+
+    @cached_property
+    def aware(self) -> torch.nn.Module:
+        """The INT8 program of the quantization-aware training."""
+        folder = self.context.path / QAT_FOLDER
+        return load_quantized(folder, self.student, self.data, self.calibration[:TRACED]).converted()
+
     def labels(self, part: str) -> npt.NDArray[np.int64]:
         """Classes of a part's images."""
-        data = self.context.training_data(self.spec)
-        return data.labels[self.context.rows(part)]
+        return self.data.labels[self.context.rows(part)]
 
     def path(self, name: str) -> Path:
-        """Where a file goes: shipped ones have their names in the bundle."""
-        return self.bundle / VARIANTS[name].file if name in VARIANTS else self.others / f"model.{name}"
+        """Where a file that is shipped goes."""
+        return self.bundle / VARIANTS[name].file
 
     def add(
         self, name: str, path: Path, how: str, *, runtime: str = "onnxruntime", layers: Callable[[], Path] | None = None
@@ -136,8 +147,11 @@ class Compression:
         static = self.others / "static.onnx"
         with calibrated(fp32, self.calibration, self.spec, self.config) as model:
             self._static(model, static)
-        aware = self._aware() if self.config.qat_epochs else None
-        self._choose(static, aware)
+        files = {"static": static}
+        if self.config.qat_epochs:
+            files["aware"] = self.others / "aware.onnx"
+            export_qdq(self.aware, self.spec, files["aware"])
+        self._choose(files)
         quantize_weights(fp32, self.path("student_web"), self.spec)
         self.add("student_web", self.path("student_web"), "int8 weights alone")
         dynamic = self.others / "dynamic.onnx"
@@ -151,7 +165,7 @@ class Compression:
         count = min(self.config.sensitivity_images, len(self.calibration))
         ranking = model.sensitivity(self.calibration[:: max(1, len(self.calibration) // count)][:count])
         most = min(self.config.float_layers, len(ranking) - 1)
-        tries = []
+        tries: list[dict[str, Any]] = []
         for number in range(most + 1):
             kept = [item.layer for item in ranking[:number]]
             write_int8(model, path, float_layers=kept)
@@ -164,27 +178,16 @@ class Compression:
             tries.append({"float_layers": kept, **result})
             if not gate_faults(result, self.config.gate):
                 break
-        best = max(range(len(tries)), key=lambda index: tries[index]["same_label"])
-        chosen = len(tries) - 1 if not gate_faults(tries[-1], self.config.gate) else best
-        if chosen != len(tries) - 1:
-            write_int8(model, path, float_layers=tries[chosen]["float_layers"])
-        self.choices["float_layers"] = tries[chosen]["float_layers"]
+        passed = not gate_faults(tries[-1], self.config.gate)
+        chosen = tries[-1] if passed else max(tries, key=lambda tried: tried["same_label"])
+        if chosen is not tries[-1]:
+            write_int8(model, path, float_layers=chosen["float_layers"])
+        self.choices["float_layers"] = chosen["float_layers"]
         self.choices["float_layers_tried"] = tries
         self.choices["sensitivity"] = [{"layer": item.layer, "decibels": item.decibels} for item in ranking]
 
-    def _aware(self) -> Path:
-        path = self.others / "aware.onnx"
-        export_qdq(self._aware_program(), self.spec, path)
-        return path
-
-    def _aware_program(self) -> torch.nn.Module:
-        data = self.context.training_data(self.spec)
-        trained = load_quantized(self.context.path / QAT_FOLDER, self.student, data, self.calibration[:TRACED])
-        return trained.converted()
-
-    def _choose(self, static: Path, aware: Path | None) -> None:
+    def _choose(self, files: Mapping[str, Path]) -> None:
         """Ship the better INT8 file on the validation part; the other one is kept beside it."""
-        files = {"static": static} if aware is None else {"static": static, "aware": aware}
         monitor, task = self.context.recipe.student.monitor, self.context.recipe.task
         figures = {
             how: part_metrics(self.logits("onnxruntime", path, "val"), self.labels("val"), task)
@@ -206,7 +209,7 @@ class Compression:
             "static": lambda: quantized_after_training(self.student.deployed(), self.calibration, self.spec)
         }
         if self.config.qat_epochs:
-            programs["aware"] = self._aware_program
+            programs["aware"] = lambda: self.aware
         for how, program in programs.items():
             shipped = how == self.choices["int8"]
             name = "student_int8_executorch" if shipped else f"{how}_executorch"

@@ -283,8 +283,12 @@ class Stage:
 
 
 def _network(role: str) -> Callable[[Recipe], Any]:
+    # Defaults are left out, so that a setting which a later version adds, and a recipe does not use, retrains nothing.
     keys = {role, "task", "seed", "threads", "augment"}
-    return lambda recipe: {**recipe.model_dump(mode="json", include=keys), "size": recipe.data.model_dump()}
+    return lambda recipe: {
+        **recipe.model_dump(mode="json", include=keys, exclude_defaults=True),
+        "size": recipe.data.model_dump(exclude_defaults=True),
+    }
 
 
 def _aware(recipe: Recipe) -> Any:
