@@ -68,6 +68,7 @@ class AugmentConfig(Frozen):
     blur: float = Field(0.1, ge=0, le=1, description="probability of a 3x3 Gaussian blur")
     cutout: float = Field(0.25, ge=0, le=1, description="probability of one grey square")
     cutout_size: float = Field(0.3, gt=0, le=1, description="largest side of that square, share of the image's")
+    artefacts: float = Field(0.0, ge=0, le=1, description="probability of one drawn artefact; CPU work, see augment.py")
     mixup: float = Field(0.0, ge=0, le=1, description="probability of mixing with another training image")
     mixup_alpha: float = Field(0.4, gt=0, le=10, description="both parameters of mixup's beta distribution")
 
@@ -268,12 +269,16 @@ class CompressConfig(Frozen):
 
 
 class EvaluateConfig(Frozen):
-    """Intervals, operating points and timing."""
+    """Intervals, and what is measured beside the plain test images."""
 
-    bootstrap_samples: int = Field(1000, ge=50, le=100_000)
+    bootstrap_samples: int = Field(2000, ge=50, le=100_000)
     bootstrap_seed: int = Field(0, ge=0)
     calibration_bins: int = Field(15, ge=2, le=1000)
     latency_repeats: int = Field(200, ge=5, le=100_000)
+    flips: bool = Field(False, description="also the INT8 student's average over an image and its three reflections")
+    permutations: int = Field(1000, ge=50, le=100_000, description="of each test for a gap between subgroups")
+    robustness_images: int = Field(300, ge=0, le=100_000, description="test images that are disturbed; 0 is off")
+    not_skin_images: int = Field(700, ge=0, le=100_000, description="drawn images that show no skin; 0 is off")
 
 
 class ExplainConfig(Frozen):

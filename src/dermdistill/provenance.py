@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,8 @@ def sha256_json(content: Any) -> str:
 
 
 def _git(*words: str) -> str:
+    import subprocess  # a predictor has no use for it, and should not wait for it
+
     root = Path(__file__).resolve().parent
     try:
         answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
@@ -70,6 +70,8 @@ def machine() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that a number can depend on, those installed."""
+    from importlib import metadata
+
     versions = {}
     for name in PACKAGES:
         try:

@@ -1,13 +1,18 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dermdistill.bundle.decisions import POINTS, Calibration, Decisions
+from dermdistill.bundle.image_gate import fit_gate
 from dermdistill.bundle.manifest import (
     MANIFEST_FILE,
+    FileEntry,
     Manifest,
     parse_manifest,
     read_manifest,
@@ -21,10 +26,17 @@ from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_json
 
 SPEC = PreprocessSpec(64, "crop")
-THRESHOLDS: dict[str, dict[str, float | None]] = {
-    "student": {"youden": 0.25, "at_95_sensitivity": 0.125},
-    "student_int8": {"youden": 0.2, "at_95_sensitivity": None},
+DECISIONS = {
+    "student": Decisions.plain({"youden": 0.25, "at_95_sensitivity": 0.125}, 7),
+    "student_int8": Decisions(
+        Calibration("vector", (0.5, 1.0, 1.5, 1.0, 1.0, 0.9, 1.1), (0.0, 0.1, -0.1, 0.0, 0.3, -0.2, 0.0)),
+        {"youden": 0.2, "at_95_sensitivity": None},
+        quantiles=(0.9, 0.8, None, 0.7, 0.6, 0.5, 0.95),
+        coverage=0.9,
+        confidence=0.4,
+    ),
 }
+GATE = fit_gate(*np.random.default_rng(0).integers(0, 256, (2, 80, 32, 32, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -35,7 +47,8 @@ def bundle(tmp_path: Path) -> Path:
         tmp_path,
         task="diagnosis",
         spec=SPEC,
-        thresholds=THRESHOLDS,
+        decisions=DECISIONS,
+        gate=GATE,
         provenance={"code": {"commit": "c0ffee"}},
     )
     return tmp_path
@@ -45,14 +58,16 @@ def test_manifest_reads_back_what_was_written(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     assert manifest.classes == CODES
     assert manifest.spec == SPEC
-    assert manifest.thresholds == THRESHOLDS
+    assert manifest.decisions == DECISIONS
+    assert manifest.decisions_of("student_web") == Decisions.plain({}, 7)
+    assert manifest.gate == GATE
     assert {name: entry.bytes for name, entry in manifest.files.items()} == {FP32_FILE: 2000, INT8_FILE: 400}
     assert manifest.provenance == {"code": {"commit": "c0ffee"}}
 
 
 def test_bundle_without_an_int8_file_is_whole(tmp_path: Path) -> None:
     (tmp_path / FP32_FILE).write_bytes(b"fp32")
-    write_manifest(tmp_path, task="melanoma", spec=SPEC, thresholds={}, provenance={})
+    write_manifest(tmp_path, task="melanoma", spec=SPEC, decisions={}, provenance={})
     assert list(read_manifest(tmp_path).files) == [FP32_FILE]
 
 
@@ -102,13 +117,16 @@ def _resealed(bundle: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"format": 2}, "format is 2"),
+        ({"format": 1}, "format is 1"),
         ({"surprise": 1}, "surprise"),
         ({"classes": list(reversed(CODES))}, "are not those of the task"),
         ({"task": "prognosis"}, "task"),
-        ({"thresholds": {"student": {"youden": 1.5}}}, "thresholds.student.youden"),
+        ({"decisions": {"student": Decisions.plain({"youden": 1.5}, 7).to_dict()}}, r"'student': decisions hold 1\.5"),
+        ({"decisions": {"student": Decisions.plain({}, 2).to_dict()}}, "one for each of 7 classes"),
+        ({"decisions": {"student": {}}}, "confidence"),
+        ({"gate": {"surprise": 1}}, "cannot be used"),
         ({"files": {}}, "files"),
-        ({"files": {"../model.onnx": {"sha256": "0" * 64, "bytes": 1}}}, "files"),
+        ({"files": {"../model.onnx": {"sha256": "0" * 64, "bytes": 1}}}, "plain file name"),
         ({"files": {"model.onnx": {"sha256": "abc", "bytes": 1}}}, "sha256"),
         ({"preprocess": {"size": 64}}, "preprocess"),
         ({"preprocess": {**SPEC.to_dict(), "resize": "stretch"}}, "preprocess"),
@@ -138,18 +156,18 @@ def test_folder_without_a_manifest_says_what_a_bundle_is(tmp_path: Path) -> None
 
 def test_write_manifest_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"holds no model"):
-        write_manifest(tmp_path, task="diagnosis", spec=SPEC, thresholds={}, provenance={})
+        write_manifest(tmp_path, task="diagnosis", spec=SPEC, decisions={}, provenance={})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_write_manifest_with_an_impossible_threshold_is_refused(tmp_path: Path) -> None:
     (tmp_path / FP32_FILE).write_bytes(b"fp32")
-    with pytest.raises(BundleError, match=r"thresholds\.student\.youden"):
+    with pytest.raises(BundleError, match="cannot be written"):
         write_manifest(
             tmp_path,
             task="diagnosis",
             spec=SPEC,
-            thresholds={"student": {"youden": float("inf")}},
+            decisions={"student": Decisions.plain({"youden": float("inf")}, 7)},
             provenance={},
         )
     assert not (tmp_path / MANIFEST_FILE).exists()
@@ -157,20 +175,23 @@ def test_write_manifest_with_an_impossible_threshold_is_refused(tmp_path: Path) 
 
 @settings(deadline=None, max_examples=50)
 @given(
-    thresholds=st.dictionaries(
-        st.text(), st.dictionaries(st.text(), st.none() | st.floats(0, 1, allow_subnormal=True))
+    decisions=st.dictionaries(
+        st.text(),
+        st.builds(
+            lambda points, confidence: replace(Decisions.plain(points, 2), confidence=confidence),
+            st.dictionaries(st.sampled_from(POINTS), st.none() | st.floats(0, 1, allow_subnormal=True)),
+            st.none() | st.floats(0, 1),
+        ),
     ),
     provenance=st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
 )
-def test_rendered_manifest_always_parses_to_itself(
-    thresholds: dict[str, dict[str, float | None]], provenance: dict[str, Any]
-) -> None:
+def test_rendered_manifest_always_parses_to_itself(decisions: dict[str, Decisions], provenance: dict[str, Any]) -> None:
     manifest = Manifest(
         task="melanoma",
-        classes=("rest", "mel"),
-        preprocess=SPEC.to_dict(),
-        thresholds=thresholds,
-        files={FP32_FILE: {"sha256": "0" * 64, "bytes": 1}},  # type: ignore[dict-item]
+        spec=SPEC,
+        decisions=decisions,
+        gate=None,
+        files={FP32_FILE: FileEntry("0" * 64, 1)},
         provenance=provenance,
     )
     assert parse_manifest(render_manifest(manifest)) == manifest

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from scipy.special import softmax as scipy_softmax
 
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.latency import latency_ms
 from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import OnnxClassifier, Predictor, decide, softmax
@@ -65,8 +66,11 @@ def _write_bundle(
     classes = len(class_names(task))
     _write_model(folder / FP32_FILE, _weights(classes, 0))
     _write_model(folder / INT8_FILE, _weights(classes, 1), sees_place=sees_place)
-    thresholds = {"student": {"at_95_sensitivity": student}, "student_int8": {"at_95_sensitivity": int8}}
-    write_manifest(folder, task=task, spec=SPEC, thresholds=thresholds, provenance={})
+    decisions = {
+        name: Decisions.plain({"at_95_sensitivity": threshold}, classes)
+        for name, threshold in (("student", student), ("student_int8", int8))
+    }
+    write_manifest(folder, task=task, spec=SPEC, decisions=decisions, provenance={})
     return folder
 
 
@@ -223,7 +227,7 @@ def test_predictor_refuses_a_changed_bundle(bundle: Path) -> None:
 
 def test_predictor_refuses_a_bundle_without_the_wanted_model(tmp_path: Path) -> None:
     _write_model(tmp_path / FP32_FILE, _weights(7, 0))
-    write_manifest(tmp_path, task="diagnosis", spec=SPEC, thresholds={}, provenance={})
+    write_manifest(tmp_path, task="diagnosis", spec=SPEC, decisions={}, provenance={})
     assert Predictor(tmp_path, int8=False).predict(_photos(1))[0].decision == "no_threshold"
     with pytest.raises(BundleError, match=r"holds no model\.int8\.onnx"):
         Predictor(tmp_path)
@@ -231,7 +235,7 @@ def test_predictor_refuses_a_bundle_without_the_wanted_model(tmp_path: Path) -> 
 
 def test_predictor_refuses_a_model_with_other_classes(tmp_path: Path) -> None:
     _write_model(tmp_path / FP32_FILE, _weights(3, 0))
-    write_manifest(tmp_path, task="diagnosis", spec=SPEC, thresholds={}, provenance={})
+    write_manifest(tmp_path, task="diagnosis", spec=SPEC, decisions={}, provenance={})
     with pytest.raises(BundleError, match="gives 3 logits"):
         Predictor(tmp_path, int8=False)
 

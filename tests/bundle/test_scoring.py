@@ -19,6 +19,7 @@ from PIL import Image
 
 from dermdistill import pictures
 from dermdistill.bundle import score_source, scoring
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.predictor import Predictor
 from dermdistill.bundle.score_source import FolderSource
@@ -51,8 +52,8 @@ def bundle(tmp_path: Path) -> Path:
     folder.mkdir()
     for seed, name in enumerate((FP32_FILE, INT8_FILE)):
         _write_model(folder / name, seed)
-    thresholds: dict[str, dict[str, float | None]] = {"student_int8": {"at_95_sensitivity": 0.1}}
-    write_manifest(folder, task="diagnosis", spec=SPEC, thresholds=thresholds, provenance={})
+    decisions = {"student_int8": Decisions.plain({"at_95_sensitivity": 0.1}, 7)}
+    write_manifest(folder, task="diagnosis", spec=SPEC, decisions=decisions, provenance={})
     return folder
 
 
@@ -200,7 +201,7 @@ def test_job_does_not_go_on_with_something_else(
         with pytest.raises(_KilledError):
             score_images(bundle, folder, out)
     if change == "bundle":
-        write_manifest(bundle, task="diagnosis", spec=SPEC, thresholds={}, provenance={})
+        write_manifest(bundle, task="diagnosis", spec=SPEC, decisions={}, provenance={})
     if change == "images":
         (folder / "00.png").write_bytes(_bytes((1, 2, 3)))
     what = {"bundle": "bundle", "images": "source", "option": "flips"}[change]

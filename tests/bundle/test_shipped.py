@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dermdistill.bundle import pack, shipped
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.manifest import CARD_FILE, MANIFEST_FILE, read_manifest, write_manifest
 from dermdistill.bundle.pack import bundle_of, pack_bundle
 from dermdistill.bundle.shipped import default_bundle, find_bundle, install_bundle, uninstall_bundle
@@ -19,10 +20,13 @@ from dermdistill.errors import BundleError, ConfigError, OutputError
 from dermdistill.preprocess import PreprocessSpec
 from dermdistill.provenance import sha256_file
 
-THRESHOLDS: dict[str, dict[str, float | None]] = {
-    "student": {"youden": 0.25, "at_95_sensitivity": 0.125},
-    "student_int8": {"youden": 0.2, "at_95_sensitivity": None},
-    "student_int8_executorch": {"youden": 0.3, "at_95_sensitivity": 0.1},
+DECISIONS = {
+    name: Decisions.plain(thresholds, 7)
+    for name, thresholds in (
+        ("student", {"youden": 0.25, "at_95_sensitivity": 0.125}),
+        ("student_int8", {"youden": 0.2, "at_95_sensitivity": None}),
+        ("student_int8_executorch", {"youden": 0.3, "at_95_sensitivity": 0.1}),
+    )
 }
 
 
@@ -35,7 +39,7 @@ def write_bundle(folder: Path, content: str = "one") -> Path:
     (folder / "LICENSE-DATA.md").write_text("# Data notice\n")
     spec = PreprocessSpec(64, "crop")
     provenance = {"recipe": content, "code": {"commit": "c0ffee"}}
-    write_manifest(folder, task="diagnosis", spec=spec, thresholds=THRESHOLDS, provenance=provenance)
+    write_manifest(folder, task="diagnosis", spec=spec, decisions=DECISIONS, provenance=provenance)
     return folder
 
 
@@ -154,7 +158,7 @@ def test_install_takes_the_place_of_an_earlier_bundle(tmp_path: Path, run: Path,
     other = write_bundle(tmp_path / "other", "two")
     (other / CARD_FILE).unlink()
     (other / MANIFEST_FILE).unlink()
-    write_manifest(other, task="melanoma", spec=PreprocessSpec(64), thresholds={}, provenance={})
+    write_manifest(other, task="melanoma", spec=PreprocessSpec(64), decisions={}, provenance={})
     install_bundle(run)
     install_bundle(other)
     assert content_of(user) == content_of(other)
@@ -233,7 +237,7 @@ def test_packed_bundle_holds_the_named_model_card_and_notice(run: Path, tmp_path
     assert sorted(path.name for path in out.iterdir()) == ["LICENSE-DATA.md", CARD_FILE, MANIFEST_FILE, INT8_FILE]
     for name in ("LICENSE-DATA.md", INT8_FILE):
         assert packed.files[name] == before.files[name]
-    assert packed.thresholds == {"student_int8": THRESHOLDS["student_int8"]}
+    assert packed.decisions == {"student_int8": DECISIONS["student_int8"]}
     assert packed.provenance == {**before.provenance, "packed_from": sha256_file(source / MANIFEST_FILE)}
     assert (packed.task, packed.preprocess) == (before.task, before.preprocess)
 
@@ -251,7 +255,7 @@ def test_pack_of_a_bundle_without_a_card_has_none(run: Path, tmp_path: Path) -> 
     bundle = run / "bundle"
     (bundle / CARD_FILE).unlink()
     (bundle / MANIFEST_FILE).unlink()
-    write_manifest(bundle, task="diagnosis", spec=PreprocessSpec(64), thresholds={}, provenance={})
+    write_manifest(bundle, task="diagnosis", spec=PreprocessSpec(64), decisions={}, provenance={})
     assert set(pack_bundle(run, tmp_path / "out", only=[FP32_FILE]).files) == {FP32_FILE, "LICENSE-DATA.md"}
 
 

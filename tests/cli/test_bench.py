@@ -47,7 +47,7 @@ def bundle(tmp_path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, str(folder / FP32_FILE))
     (folder / EXECUTORCH_FILE).write_bytes(b"not opened")
-    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), thresholds={}, provenance={})
+    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), decisions={}, provenance={})
     return folder
 
 
@@ -126,7 +126,7 @@ def test_bench_refuses_a_changed_bundle(call: Any, bundle: Path) -> None:
 
 def test_bench_needs_the_plain_package_alone_unless_it_draws(process: Any, bundle: Path, tmp_path: Path) -> None:
     (bundle / EXECUTORCH_FILE).unlink()
-    write_manifest(bundle, task="diagnosis", spec=PreprocessSpec(SIZE), thresholds={}, provenance={})
+    write_manifest(bundle, task="diagnosis", spec=PreprocessSpec(SIZE), decisions={}, provenance={})
     plain = process("bench", bundle, *FEW, "--json", before=REFUSE)
     assert plain.status == 0, plain.err
     assert json.loads(plain.out)["rows"][0]["not_measured"] is None

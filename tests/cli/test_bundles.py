@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermdistill.bundle import shipped
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.manifest import CARD_FILE, MANIFEST_FILE, write_manifest
 from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.labels import CODES
@@ -61,9 +62,9 @@ def write_bundle(folder: Path, favourite: str) -> Path:
     write_model(folder / FP32_FILE, favourite)
     write_model(folder / INT8_FILE, favourite)
     (folder / CARD_FILE).write_text("# Model card\n")
-    thresholds: dict[str, dict[str, float | None]] = {"student": {}, "student_int8": {"at_95_sensitivity": 0.5}}
+    decisions = {"student_int8": Decisions.plain({"at_95_sensitivity": 0.5}, len(CODES))}
     provenance = {"recipe": f"for-{favourite}"}
-    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), thresholds=thresholds, provenance=provenance)
+    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), decisions=decisions, provenance=provenance)
     return folder
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,13 +301,20 @@ def test_bundle_verify_and_diff(call: Any, finished: Path, tmp_path: Path) -> No
     changed = call("bundle", "verify", other)
     assert changed.status == 2 and "model.int8.onnx: has" in changed.err
     before = read_manifest(bundle)
-    thresholds = {name: dict(points) for name, points in before.thresholds.items()}
-    thresholds["student"]["at_95_sensitivity"] = 0.987
-    write_manifest(other, task=before.task, spec=before.spec, thresholds=thresholds, provenance=before.provenance)
+    own = before.decisions["student"]
+    changed_own = replace(own, thresholds={**own.thresholds, "at_95_sensitivity": 0.987})
+    write_manifest(
+        other,
+        task=before.task,
+        spec=before.spec,
+        decisions={**before.decisions, "student": changed_own},
+        gate=before.gate,
+        provenance=before.provenance,
+    )
     differing = call("bundle", "diff", bundle, other)
     assert differing.status == 1
     assert [line.split(": ")[0] for line in differing.out.splitlines()] == [
-        "thresholds.student.at_95_sensitivity",
+        "decisions.student.thresholds.at_95_sensitivity",
         "files.model.int8.onnx.sha256",
         "files.model.int8.onnx.bytes",
     ]

@@ -9,16 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage, stats  # type: ignore[import-untyped]
+from scipy import ndimage, stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from dermdistill.config import AugmentConfig
 from dermdistill.data import augment
-from dermdistill.data.augment import Views, gaussian_blur, make_views, plain_views
+from dermdistill.data.augment import Views, draw_artefacts, gaussian_blur, make_views, plain_views
+from dermdistill.data.corruptions import random_artefact
 from dermdistill.data.view_plan import (
     COLUMNS,
     affine_maps,
+    artefact_keys,
     blur_shares,
     colour_maps,
     cutout_boxes,
@@ -31,7 +33,7 @@ from dermdistill.preprocess import PreprocessSpec, normalise
 OFF: dict[str, Any] = dict.fromkeys(
     ("rotate_degrees", "scale", "shift", "brightness", "contrast", "saturation", "hue", "blur", "cutout"), 0.0
 ) | {"flip": False}
-FULL = AugmentConfig(blur=0.5, cutout=0.5, mixup=0.5)
+FULL = AugmentConfig(blur=0.5, cutout=0.5, mixup=0.5, artefacts=0.3)
 COUNT = 40
 
 
@@ -350,6 +352,59 @@ def test_cutout_blanks_one_square_with_the_mean() -> None:
         inside[top : top + side, left : left + side] = True
         assert (views[place][:, inside] == 0).all()
         assert not changed[place].numpy()[~inside].any()
+
+
+# Artefacts
+
+
+def test_artefacts_lie_over_the_stored_picture_of_the_images_that_were_drawn() -> None:
+    images, spec = smooth(32, COUNT), PreprocessSpec(32)
+    before = images.copy()
+    config = only(artefacts=0.5)
+    views = views_of(images, list(range(COUNT)), config).images
+    keys = artefact_keys(draw(7, 0, np.arange(COUNT)), config)
+    assert 10 < (keys >= 0).sum() < 30
+    drawn = np.stack([random_artefact(one, key) if key >= 0 else one for one, key in zip(images, keys, strict=True)])
+    assert (drawn != images).any(axis=(1, 2, 3)).sum() > 8
+    torch.testing.assert_close(views, plain_views(drawn, np.arange(COUNT), spec), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(images, before)
+
+
+def test_artefacts_are_a_draw_of_their_own_that_leaves_other_operations_alone() -> None:
+    images, rows = smooth(32, COUNT), list(range(COUNT))
+    without = FULL.model_copy(update={"mixup": 0.0, "artefacts": 0.0})
+    clean, drawn = (views_of(images, rows, without.model_copy(update={"artefacts": p})).images for p in (0.0, 0.4))
+    keys = artefact_keys(draw(7, 0, np.arange(COUNT)), only(artefacts=0.4))
+    assert torch.equal(clean[keys < 0], drawn[keys < 0])
+    assert 0 < (clean != drawn).any(dim=1).any(dim=1).any(dim=1).sum() <= (keys >= 0).sum()
+
+
+def test_an_artefact_stays_the_same_where_its_probability_grows() -> None:
+    draws = draw(3, 5, np.arange(5000))
+    few, many = (artefact_keys(draws, only(artefacts=share)) for share in (0.1, 0.6))
+    assert abs((few >= 0).mean() - 0.1) < 0.02
+    assert abs((many >= 0).mean() - 0.6) < 0.03
+    np.testing.assert_array_equal(few[few >= 0], many[few >= 0])
+    assert len(set(many[many >= 0])) == (many >= 0).sum()
+
+
+def test_teacher_and_student_see_the_same_artefact_at_their_own_sizes() -> None:
+    large = np.full((COUNT, 96, 96, 3), (224, 172, 150), dtype=np.uint8)
+    rows, config = list(range(COUNT)), only(artefacts=1.0, flip=True, rotate_degrees=40)
+    teacher, student = (views_of(images, rows, config).images for images in (large, large[:, :48, :48].copy()))
+    coarse = torch.nn.functional.avg_pool2d(teacher, 8) - teacher.amax(dim=(2, 3), keepdim=True)
+    other = torch.nn.functional.avg_pool2d(student, 4) - student.amax(dim=(2, 3), keepdim=True)
+    alike = [float(np.corrcoef(one.flatten(), two.flatten())[0, 1]) for one, two in zip(coarse, other, strict=True)]
+    assert np.median(alike) > 0.95
+
+
+def test_artefacts_are_drawn_on_whole_numbers_in_place() -> None:
+    images = smooth(24, 3)
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    draw_artefacts(values, np.array([-1, 12, -1]))
+    found = values.permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(found[[0, 2]], images[[0, 2]])
+    np.testing.assert_array_equal(found[1], random_artefact(images[1], 12))
 
 
 # Mixup

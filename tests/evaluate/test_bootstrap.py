@@ -1,11 +1,14 @@
-"""The lesion bootstrap against a naive loop that copies the images of every lesion it draws."""
+"""The lesion bootstrap against a naive loop that copies the images of every lesion it draws, BCa against SciPy."""
 
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
 from dermdistill.errors import ConfigError, DataError
@@ -156,3 +159,158 @@ def test_thousand_replicates_of_a_test_part_take_seconds():
     started = time.process_time()
     bootstrap.replicates(lambda w: {"auc": metrics.macro_auc(labels, raw / 7, w)}, weights)
     assert time.process_time() - started < 5
+
+
+def scipy_bca(measure: Callable[[np.ndarray], float], images: int, distribution: np.ndarray):
+    """SciPy's BCa interval of a figure of image indices, on replicates that are given."""
+    return stats.bootstrap(
+        (np.arange(images),),
+        measure,
+        vectorized=False,
+        n_resamples=0,
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
+        method="BCa",
+    ).confidence_interval
+
+
+def pairs_won(positive: np.ndarray, scores: np.ndarray) -> float:
+    return float((scores[positive][:, None] > scores[~positive]).mean())
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_bca_equals_scipy_on_the_same_replicates_where_lesions_have_one_image(seed: int):
+    rng = np.random.default_rng(seed)
+    positive = np.arange(50) < 14
+    scores = rng.normal(1.2 * positive)
+    ids = np.arange(50)
+
+    def auc(weights):
+        return {"auc": metrics.roc_auc(positive, scores, weights)}
+
+    samples = bootstrap.replicates(auc, bootstrap.lesion_weights(ids, samples=200, seed=seed))["auc"]
+    left_out = bootstrap.replicates(auc, bootstrap.jackknife_weights(ids))["auc"]
+    wanted = scipy_bca(lambda images: pairs_won(positive[images], scores[images]), 50, samples)
+    found = bootstrap.bca_interval(float(metrics.roc_auc(positive, scores)), samples, left_out)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_bca_agrees_with_scipy_on_its_own_draws_and_differs_from_percentiles_of_skewed_data():
+    values = np.random.default_rng(3).lognormal(sigma=0.8, size=60)
+    weights = bootstrap.lesion_weights(np.arange(60), samples=20_000, seed=0)
+    samples = weights @ values / 60
+    left_out = bootstrap.jackknife_weights(np.arange(60)) @ values / 59
+    found = bootstrap.bca_interval(values.mean(), samples, left_out)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=0.02)
+    plain = bootstrap.interval(samples)
+    assert found.low > 1.02 * plain.low and found.high > 1.02 * plain.high
+
+
+def test_bca_of_lesions_with_several_images_equals_bca_of_their_sums():
+    """A ratio of sums over images is a ratio of sums over lesions, which SciPy can draw by itself."""
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(30), rng.integers(1, 6, 30))
+    right = rng.random(len(ids)) < np.repeat(rng.random(30), np.bincount(ids))
+    hits, sizes = np.bincount(ids, weights=right), np.bincount(ids)
+    samples = bootstrap.lesion_weights(ids, samples=300, seed=0).astype(float)
+    samples = samples @ right / samples.sum(axis=1)
+    left = bootstrap.jackknife_weights(ids).astype(float)
+    found = bootstrap.bca_interval(right.mean(), samples, left @ right / left.sum(axis=1))
+    wanted = scipy_bca(lambda lesions: hits[lesions].sum() / sizes[lesions].sum(), 30, samples)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_jackknife_leaves_out_each_lesion_once_with_all_its_images():
+    ids = np.array(["b", "a", "b", "c"])
+    assert bootstrap.jackknife_weights(ids).tolist() == [[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]]
+
+
+def test_jackknife_of_many_lesions_leaves_out_groups_of_one_size():
+    ids = np.repeat(np.arange(100), 2)
+    rows = bootstrap.jackknife_weights(ids, rows=30, seed=1)
+    assert rows.shape == (30, 200) and (rows[:, ::2] == rows[:, 1::2]).all()
+    assert ((rows == 0).sum(axis=0) == 1).all()
+    assert set((rows == 0).sum(axis=1)) == {6, 8}
+    assert (rows == bootstrap.jackknife_weights(ids, rows=30, seed=1)).all()
+    assert (rows != bootstrap.jackknife_weights(ids, rows=30, seed=2)).any()
+
+
+def test_acceleration_from_groups_is_near_that_from_lesions():
+    values = np.random.default_rng(0).exponential(size=4000)
+    total = values.sum()
+    one = bootstrap.acceleration((total - values) / 3999)
+    # An exponential variable has skewness 2, so the mean of n has the acceleration 2 / (6 sqrt(n)).
+    assert one == pytest.approx(2 / 6 / np.sqrt(4000), rel=0.15)
+    weights = bootstrap.jackknife_weights(np.arange(4000), rows=1000).astype(float)
+    grouped = bootstrap.acceleration(weights @ values / weights.sum(axis=1))
+    assert grouped == pytest.approx(one, rel=0.35)
+
+
+def test_acceleration_is_zero_where_no_lesion_changes_the_figure():
+    assert bootstrap.acceleration(np.full(20, 0.1 + 0.2)) == 0.0
+    assert bootstrap.acceleration(np.full(3, np.nan)) == 0.0
+    assert bootstrap.acceleration(np.array([0.5, np.nan, 0.5, 0.2])) == bootstrap.acceleration(
+        np.array([0.5, 0.5, 0.2])
+    )
+
+
+def test_bca_without_a_bias_or_a_skewness_is_the_percentile_interval():
+    samples, symmetric = np.arange(-50.0, 51.0), np.array([-1.0, 0.0, 1.0])
+    found, plain = bootstrap.bca_interval(0.0, samples, symmetric), bootstrap.interval(samples)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+    constant = bootstrap.bca_interval(1.0, np.ones(9), np.ones(5))
+    assert (constant.low, constant.high) == (1.0, 1.0)
+
+
+def test_bca_is_undefined_where_all_replicates_lie_on_one_side():
+    for value in (-1.0, 10.0):
+        bounds = bootstrap.bca_interval(value, np.append(np.arange(5.0), np.nan), np.arange(3.0))
+        assert np.isnan(bounds.low) and np.isnan(bounds.high) and bounds.skipped == 1
+    assert np.isnan(bootstrap.bca_interval(0.5, np.full(4, np.nan), np.arange(3.0)).low)
+
+
+def test_estimate_gives_the_interval_that_was_asked_for():
+    samples, left_out = np.random.default_rng(0).gamma(2.0, size=500), np.array([1.9, 2.0, 1.6])
+    plain, corrected = bootstrap.interval(samples), bootstrap.bca_interval(2.0, samples, left_out)
+    assert bootstrap.estimate(2.0, samples) == {"value": 2.0, "low": plain.low, "high": plain.high}
+    cell = bootstrap.estimate(2.0, samples, method="bca", left_out=left_out)
+    assert cell == {"value": 2.0, "low": corrected.low, "high": corrected.high} and cell["low"] != plain.low
+    nothing = {"value": None, "low": None, "high": None}
+    assert bootstrap.estimate(np.nan, samples, method="bca", left_out=left_out) == nothing
+    for words in ({"method": "bca"}, {"method": "normal", "left_out": left_out}):
+        with pytest.raises(ConfigError, match="intervals by"):
+            bootstrap.estimate(2.0, samples, **words)
+
+
+def test_impossible_jackknife_is_refused():
+    with pytest.raises(DataError, match="no images"):
+        bootstrap.jackknife_weights([])
+    with pytest.raises(ConfigError, match="1 rows"):
+        bootstrap.jackknife_weights(["a", "b"], rows=1)
+    with pytest.raises(ConfigError, match="level"):
+        bootstrap.bca_interval(0.0, np.arange(3.0), np.arange(3.0), level=0.0)
+
+
+def clustered(seed: int, lesions: int = 60, photos: int = 6):
+    """Photographs of a lesion share their class and most of their score."""
+    rng = np.random.default_rng(seed)
+    positive = np.repeat(np.arange(lesions) < lesions // 3, photos)
+    common = np.repeat(rng.normal(size=lesions), photos)
+    scores = positive + common + 0.3 * rng.normal(size=lesions * photos)
+    return np.repeat(np.arange(lesions), photos), positive, scores
+
+
+def test_auc_interval_is_as_wide_as_cohorts_differ_only_when_lesions_are_drawn():
+    """The truth is the standard deviation over new cohorts. A bootstrap over images makes it far too small."""
+    truth = np.std([metrics.roc_auc(*clustered(seed)[1:]) for seed in range(400)])
+    by_lesion, by_image = [], []
+    for seed in range(12):
+        ids, positive, scores = clustered(1000 + seed)
+        for found, drawn in ((by_lesion, ids), (by_image, np.arange(len(ids)))):
+            weights = bootstrap.lesion_weights(drawn, samples=300, seed=seed)
+            auc = bootstrap.replicates(lambda w: {"auc": metrics.roc_auc(positive, scores, w)}, weights)["auc"]  # noqa: B023
+            bounds = bootstrap.interval(auc)
+            found.append((bounds.high - bounds.low) / (2 * 1.96))
+    assert np.mean(by_lesion) == pytest.approx(truth, rel=0.15)
+    assert np.mean(by_image) < 0.6 * truth

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
+from dermdistill.bundle.decisions import POINTS, Calibration
 from dermdistill.config import EvaluateConfig
 from dermdistill.errors import DataError
 from dermdistill.evaluate.evaluation import evaluate_predictions
@@ -79,11 +80,24 @@ def part(frame: pd.DataFrame, model: str, name: str):
     return rows["label"].to_numpy(), rows[prob_columns("diagnosis")].to_numpy(dtype=np.float64)
 
 
+def calibrated(answer, model: str, probs: np.ndarray) -> np.ndarray:
+    block = answer["models"][model]["calibration"]
+    return Calibration(block["method"], tuple(block["scale"]), tuple(block["bias"])).apply(probs)
+
+
+def plain_cells(answer):
+    """Cells of the figures that this module defines; those of calibration, sets and use have tests of their own."""
+    for path, cell in cells(answer):
+        if any(f"/{view}/" in path for view in ("diagnosis", "melanoma", "per_class", "differences")):
+            if "/calibration/" not in path and "/conformal/" not in path:
+                yield path, cell
+
+
 def test_answer_has_the_form_of_the_contract(answer):
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
-    assert list(answer) == [
-        "task", "classes", "protocol", "leaky", "n", "models", "differences", "bootstrap", "notes",
-    ]  # fmt: skip
+    assert set(answer) == {
+        "task", "classes", "protocol", "leaky", "n", "models", "differences", "delong", "cases", "bootstrap", "notes",
+    }  # fmt: skip
     assert answer["classes"] == list(CODES) and list(answer["models"]) == list(MODELS)
     assert answer["bootstrap"] == {"samples": 60, "seed": 0, "unit": "lesion", "level": 0.95}
     diagnosis = {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_auc", "ece"}
@@ -91,17 +105,22 @@ def test_answer_has_the_form_of_the_contract(answer):
         assert set(block["diagnosis"]) == diagnosis
         assert set(block["melanoma"]) == {
             "roc_auc", "pr_auc", "sensitivity", "specificity",
-            "sensitivity_at_95_sensitivity", "specificity_at_95_sensitivity", "ece",
+            "sensitivity_at_80_sensitivity", "specificity_at_80_sensitivity",
+            "sensitivity_at_90_sensitivity", "specificity_at_90_sensitivity",
+            "sensitivity_at_95_sensitivity", "specificity_at_95_sensitivity",
+            "ppv_at_95_sensitivity", "npv_at_95_sensitivity", "ece",
         }  # fmt: skip
         assert list(block["per_class"]) == list(CODES)
         for cell in block["per_class"].values():
             assert set(cell) == {"n", "sensitivity", "specificity", "ppv", "npv", "auc"}
-        assert set(block["thresholds"]) == {"youden", "at_95_sensitivity"}
+        assert set(block["thresholds"]) == set(POINTS)
+        assert set(block) >= {"calibration", "conformal", "selective", "use"}
         assert set(block["curves"]) == {"roc", "pr", "reliability"}
         assert np.sum(block["confusion"]) == 300 and len(block["curves"]["reliability"]) == 15
-    assert set(answer["differences"]) == {"student - teacher", "student_int8 - student"}
+    pairs = ["student - teacher", "student_int8 - student", "student_int8 - teacher"]
+    assert list(answer["differences"]) == list(answer["delong"]) == pairs
     for block in answer["differences"].values():
-        assert set(block) == {*diagnosis, "roc_auc"}
+        assert set(block) == {*diagnosis, "roc_auc", "pr_auc", "specificity_at_95_sensitivity"}
 
 
 def test_values_equal_scikit_learn(frame, answer):
@@ -113,10 +132,11 @@ def test_values_equal_scikit_learn(frame, answer):
         assert got["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(labels, called))
         assert got["macro_f1"] == pytest.approx(oracle.f1_score(labels, called, average="macro"))
         assert got["weighted_f1"] == pytest.approx(oracle.f1_score(labels, called, average="weighted"))
-        exact = probs / probs.sum(axis=1, keepdims=True)
+        exact = calibrated(answer, model, probs)
+        exact = exact / exact.sum(axis=1, keepdims=True)
         assert got["macro_auc"] == pytest.approx(oracle.roc_auc_score(labels, exact, multi_class="ovr"), abs=1e-6)
         assert block["confusion"] == oracle.confusion_matrix(labels, called).tolist()
-        positive, scores = labels == CODES.index("mel"), probs[:, CODES.index("mel")]
+        positive, scores = labels == CODES.index("mel"), calibrated(answer, model, probs)[:, CODES.index("mel")]
         melanoma = {name: cell["value"] for name, cell in block["melanoma"].items()}
         assert melanoma["roc_auc"] == pytest.approx(oracle.roc_auc_score(positive, scores))
         assert melanoma["pr_auc"] == pytest.approx(oracle.average_precision_score(positive, scores))
@@ -129,7 +149,7 @@ def test_values_equal_scikit_learn(frame, answer):
 def test_thresholds_hold_what_they_promise_on_validation(frame, answer):
     for model in MODELS:
         labels, probs = part(frame, model, "val")
-        positive, scores = labels == CODES.index("mel"), probs[:, CODES.index("mel")]
+        positive, scores = labels == CODES.index("mel"), calibrated(answer, model, probs)[:, CODES.index("mel")]
         threshold = answer["models"][model]["thresholds"]["at_95_sensitivity"]
         assert (scores[positive] >= threshold).mean() >= 0.95
         assert (scores[positive] >= np.nextafter(threshold, 1)).mean() < 0.95
@@ -151,7 +171,7 @@ def test_no_test_row_moves_a_threshold(frame, answer):
         assert other["models"][model]["diagnosis"] != answer["models"][model]["diagnosis"]
 
 
-def test_no_validation_row_moves_anything_but_thresholds(frame, answer):
+def test_no_validation_row_moves_a_label(frame, answer):
     changed = frame.copy()
     rows = changed["split"] == "val"
     changed.loc[rows, prob_columns("diagnosis")] = (
@@ -161,14 +181,16 @@ def test_no_validation_row_moves_anything_but_thresholds(frame, answer):
     for model in MODELS:
         mine, theirs = answer["models"][model], other["models"][model]
         assert mine["thresholds"] != theirs["thresholds"]
-        for block in ("diagnosis", "per_class", "confusion", "curves"):
-            assert mine[block] == theirs[block]
-        assert mine["melanoma"]["roc_auc"] == theirs["melanoma"]["roc_auc"]
+        assert mine["confusion"] == theirs["confusion"]
+        for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+            assert mine["diagnosis"][name] == theirs["diagnosis"][name]
+        before = mine["calibration"]["before"], theirs["calibration"]["before"]
+        assert before[0]["melanoma"]["ece"] == before[1]["melanoma"]["ece"]
 
 
 def test_every_cell_has_an_interval_around_its_value(answer):
-    found = dict(cells(answer))
-    assert len(found) == 3 * (6 + 7 + 7 * 5) + 2 * 7
+    found = dict(plain_cells(answer))
+    assert len(found) == 3 * (6 + 13 + 7 * 5) + 3 * 9
     for path, cell in found.items():
         assert cell["low"] <= cell["high"], path
         # The ECE of a replicate is larger than that of the data: its interval need not hold the value.
@@ -215,16 +237,16 @@ def test_small_class_is_named_with_its_number():
 def test_class_missing_in_the_test_part_is_null_with_a_note():
     result = evaluate(table(codes=tuple(code for code in CODES if code != "df")))
     json.dumps(result, allow_nan=False)
-    nulls = {path for path, cell in cells(result) if cell["value"] is None}
+    nulls = {path for path, cell in plain_cells(result) if cell["value"] is None}
     wanted = {f"/models/{m}/diagnosis/{f}" for m in MODELS for f in ("balanced_accuracy", "macro_f1", "macro_auc")}
     wanted |= {f"/models/{m}/per_class/df/{f}" for m in MODELS for f in ("sensitivity", "auc")}
     wanted |= {
         f"/differences/{pair}/{f}"
-        for pair in ("student - teacher", "student_int8 - student")
+        for pair in ("student - teacher", "student_int8 - student", "student_int8 - teacher")
         for f in ("balanced_accuracy", "macro_f1", "macro_auc")
     }
     assert nulls == wanted
-    for path, cell in cells(result):
+    for path, cell in plain_cells(result):
         assert (cell["value"] is None) == (cell["low"] is None) == (cell["high"] is None), path
     assert any("null, as the test part has no image of df: diagnosis.balanced_accuracy" in n for n in result["notes"])
 
@@ -242,7 +264,7 @@ def test_no_melanoma_in_validation_leaves_no_threshold():
     rest = tuple(code for code in CODES if code != "mel")
     result = evaluate(table(val_codes=rest))
     block = result["models"]["student"]
-    assert block["thresholds"] == {"youden": None, "at_95_sensitivity": None}
+    assert block["thresholds"] == dict.fromkeys(POINTS)
     assert block["melanoma"]["specificity_at_95_sensitivity"] == {"value": None, "low": None, "high": None}
     assert block["melanoma"]["roc_auc"]["value"] is not None
     assert any("gives no threshold youden" in note for note in result["notes"])

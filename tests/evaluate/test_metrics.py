@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -92,6 +93,60 @@ def test_rows_of_a_weight_matrix_are_computed_apart(name: str):
 
 
 @pytest.mark.parametrize("name", [*ORACLES, "macro_auc"])
+def test_order_of_weights_in_memory_changes_no_bit(name: str):
+    labels, probs, whole, _ = draw(8)
+    metric = getattr(metrics, name)
+    rows = np.stack([whole, whole[::-1], np.ones(len(labels))])
+    np.testing.assert_array_equal(metric(labels, probs, np.asfortranarray(rows)), metric(labels, probs, rows))
+
+
+def test_weights_of_any_shape_are_computed_row_by_row():
+    labels, probs, whole, fractional = draw(9)
+    rows = np.stack([[whole, fractional, whole + 1], [fractional, 2 * whole, whole]])
+    for name in (*ORACLES, "macro_auc"):
+        metric = getattr(metrics, name)
+        np.testing.assert_allclose(metric(labels, probs, rows)[1, 0], metric(labels, probs, fractional), atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, share=st.sampled_from([0.1, 0.5, 0.9]), levels=st.integers(1, 30))
+def test_areas_with_whole_weights_equal_pairs_counted_one_by_one(seed: int, share: float, levels: int):
+    rng = np.random.default_rng(seed)
+    positive = np.append(rng.random(25) < share, [True, False])
+    scores = rng.integers(0, levels, 27) / 7
+    weights = np.append(rng.integers(0, 4, 25), [1, 2])
+    pairs = [
+        (int(weights[i] * weights[j]), Fraction(int(scores[i] > scores[j])) + Fraction(int(scores[i] == scores[j]), 2))
+        for i in np.flatnonzero(positive)
+        for j in np.flatnonzero(~positive)
+    ]
+    wanted = sum(n * win for n, win in pairs) / sum(n for n, _ in pairs)
+    # To the last bit: sums of whole weights and halves are exact, whatever their order.
+    assert metrics.roc_auc(positive, scores, weights) == float(wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, share=st.sampled_from([0.05, 0.5, 0.95]))
+def test_areas_equal_scikit_learn_whichever_class_is_larger(seed: int, share: float):
+    rng = np.random.default_rng(seed)
+    positive = np.append(rng.random(60) < share, [True, False])
+    scores, weights = rng.integers(0, 9, 62) / 9, rng.random(62) + 0.01
+    wanted = oracle.roc_auc_score(positive, scores, sample_weight=weights)
+    assert metrics.roc_auc(positive, scores, weights) == pytest.approx(wanted, abs=1e-12)
+    wanted = oracle.average_precision_score(positive, scores, sample_weight=weights)
+    assert metrics.pr_auc(positive, scores, weights) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_macro_f1_is_the_mean_over_classes_and_not_micro_f1():
+    """EVIDENCE: one common class called right and rare ones wrong gives a high micro F1, which is the accuracy."""
+    labels = np.repeat([0, 1, 2], [90, 5, 5])
+    probs = np.eye(3)[np.repeat([0, 0], [90, 10])]
+    micro = oracle.f1_score(labels, probs.argmax(1), average="micro")
+    assert micro == pytest.approx(0.9) and metrics.accuracy(labels, probs) == pytest.approx(micro)
+    assert metrics.macro_f1(labels, probs) == pytest.approx((2 * 90 / 190 + 0 + 0) / 3)
+
+
+@pytest.mark.parametrize("name", [*ORACLES, "macro_auc"])
 def test_whole_weights_equal_repeated_images(name: str):
     labels, probs, whole, _ = draw(11)
     times = whole.astype(int)
@@ -145,8 +200,12 @@ def test_missing_class_is_nan_per_class_and_left_out_of_means():
 
 
 def test_class_that_weights_leave_out_is_missing_in_that_row_only():
-    labels, probs, whole, _ = draw(6)
+    labels, probs, whole, fractional = draw(6)
     rows = np.stack([np.where(labels == 4, 0.0, whole), whole])
+    for one in range(CLASSES):  # to the last bit, although fractions add up to different sums in different orders
+        only, without = (np.where((labels == one) == kept, fractional, 0.0) for kept in (True, False))
+        alone = metrics.class_auc(labels, probs, np.stack([only, without]))
+        assert np.isnan(alone[0]).all() and np.isnan(alone[1]).tolist() == [k == one for k in range(CLASSES)]
     assert np.isnan(metrics.sensitivity(labels, probs, rows)[:, 4]).tolist() == [True, False]
     assert np.isnan(metrics.class_auc(labels, probs, rows)[:, 4]).tolist() == [True, False]
     assert np.isfinite(metrics.macro_auc(labels, probs, rows)).all()

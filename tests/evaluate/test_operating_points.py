@@ -47,6 +47,17 @@ def test_threshold_at_sensitivity_is_not_the_lowest():
     assert points.sensitivity_at(positive, scores, threshold) == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+def test_specificity_at_a_target_sensitivity_is_the_best_on_the_roc_curve_and_that_of_the_lowest_is_0(target: float):
+    positive, scores = draw(4, images=300, levels=200)
+    fpr, tpr, thresholds = oracle.roc_curve(positive, scores, drop_intermediate=False)
+    reaching = tpr >= target
+    threshold = points.threshold_at_sensitivity(positive, scores, target)
+    found = float(points.specificity_at(positive, scores, threshold))
+    assert found == pytest.approx(1 - fpr[reaching].min()) and found > 0.3
+    assert points.specificity_at(positive, scores, float(thresholds[reaching].min())) == 0.0
+
+
 def test_target_met_exactly_is_enough():
     positive, scores = np.ones(20, dtype=bool), np.arange(20) / 20
     assert points.threshold_at_sensitivity(positive, scores, 0.95) == scores[1]

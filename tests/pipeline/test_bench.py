@@ -61,7 +61,7 @@ def write_bundle(folder: Path, *, broken: tuple[str, ...] = ()) -> Path:
     write_model(folder / FP32_FILE)
     for name in broken:
         (folder / name).write_bytes(b"not a model")
-    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), thresholds={}, provenance={})
+    write_manifest(folder, task="diagnosis", spec=PreprocessSpec(SIZE), decisions={}, provenance={})
     return folder
 
 

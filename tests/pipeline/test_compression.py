@@ -71,7 +71,7 @@ def test_every_file_is_made_measured_and_told_from_comparisons(run: Path) -> Non
         {"dynamic", "aware", "aware_executorch"},
         {"dynamic", "static", "static_executorch"},
     )
-    assert set(manifest.thresholds) == set(VARIANTS)
+    assert set(manifest.decisions) == set(VARIANTS)
     for name, entry in record["files"].items():
         assert entry["shipped"] == (name in VARIANTS)
         folder = run / ("bundle" if entry["shipped"] else "compression")
@@ -96,7 +96,7 @@ def test_evaluation_and_predictor_agree_with_the_record(run: Path) -> None:
     for name in ("student", "student_int8"):
         accuracy = evaluation["models"][name]["diagnosis"]["accuracy"]["value"]
         assert record["files"][name]["metrics"]["accuracy"] == pytest.approx(accuracy)
-        assert read_manifest(run / "bundle").thresholds[name] == evaluation["models"][name]["thresholds"]
+        assert read_manifest(run / "bundle").decisions[name].thresholds == evaluation["models"][name]["thresholds"]
     saved = pd.read_parquet(run / "evaluation" / "predictions.parquet")
     rows = saved[(saved["model"] == "student_int8") & (saved["split"] == "test")].set_index("image_id")
     catalog = pd.read_parquet(run / "catalog.parquet").set_index("image_id")

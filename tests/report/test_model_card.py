@@ -6,11 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dermdistill.bundle.decisions import Calibration, Decisions
 from dermdistill.bundle.variants import VARIANTS
+from dermdistill.evaluate import metrics
+from dermdistill.evaluate.bootstrap import lesion_weights
+from dermdistill.evaluate.calibration_blocks import calibration_block, conformal_block, selective_block
+from dermdistill.evaluate.subgroup_axes import Axis
+from dermdistill.evaluate.subgroups import SubgroupScores, subgroups_block
 from dermdistill.labels import DIAGNOSES
 from dermdistill.recipes.load import load_recipe
+from dermdistill.report.checklists import checklists
+from dermdistill.report.formats import difference, estimate
 from dermdistill.report.making import pathless
 from dermdistill.report.model_card import CardFacts, data_notice, model_card
 
@@ -170,7 +179,8 @@ def test_licence_goes_by_the_source(source: str, said: tuple[str, ...], unsaid: 
 def test_synthetic_card_makes_no_claim_about_people(make_facts: Any) -> None:
     card = model_card(make_facts(source="synthetic"))
     assert "> **Trained on drawn lesions.**" in card.partition("\n## ")[0]
-    assert "fair skin" not in card and "histopathology" not in card and "HAM10000" not in card
+    told = card.partition("\n## Checklists\n")[0]
+    assert "fair skin" not in told and "histopathology" not in told and "HAM10000" not in told
 
 
 def test_making_names_recipe_networks_weights_and_quantization(make_facts: Any) -> None:
@@ -281,3 +291,180 @@ def test_notice_lies_in_the_package() -> None:
 
     files = Path(dermdistill.__file__).parent / "report" / "templates"
     assert (files / "ham10000_notice.md").read_text() == data_notice("HAM10000")
+
+
+K = len(DIAGNOSES)
+DECISIONS = {
+    "student": Decisions(Calibration.of_temperature(2.0, K), {"youden": 0.2, "at_95_sensitivity": 0.06}),
+    "student_int8": Decisions(
+        Calibration("vector", (1.0,) * K, (0.1,) * K),
+        {"youden": 0.31, "at_80_sensitivity": 0.3, "at_95_sensitivity": None},
+        (0.9,) * (K - 1) + (None,),
+        0.9,
+        0.4321,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> dict[str, Any]:
+    """Blocks as the evaluation makes them, of random scores; spoilt photographs by hand."""
+    rng = np.random.default_rng(2)
+    labels, lesions = rng.integers(0, K, 420), np.arange(420) // 2
+    raw = rng.dirichlet(np.ones(K), 420) * 0.6 + 0.4 * np.eye(K)[labels]
+    weights = lesion_weights(lesions, samples=20, seed=0)
+    models, scores = {}, {}
+    for name, own in DECISIONS.items():
+        probs = own.calibration.apply(raw)
+        melanoma, melanoma_probs = labels == 4, probs[:, 4]
+        cell = {"value": 0.9, "low": 0.85, "high": 0.95}
+        models[name] = {
+            "diagnosis": {"macro_auc": cell, "balanced_accuracy": cell, "accuracy": cell},
+            "melanoma": {
+                "roc_auc": cell,
+                "sensitivity": {"value": 0.71, "low": 0.6, "high": 0.8},
+                "specificity_at_80_sensitivity": {"value": 0.83, "low": 0.8, "high": 0.9},
+                "sensitivity_at_95_sensitivity": {"value": None, "low": None, "high": None},
+            },
+            "per_class": {d.code: {"n": 60, **dict.fromkeys(("sensitivity", "ppv"), cell)} for d in DIAGNOSES},
+            "confusion": metrics.confusion(labels, raw).astype(int).tolist(),
+            "calibration": calibration_block(labels, raw, probs, own.calibration, {}, "diagnosis", weights, 15),
+            "conformal": conformal_block(labels, probs, own, "diagnosis", weights, lesion_ids=lesions),
+            "selective": selective_block(raw.argmax(1) == labels, probs.max(axis=1), own, weights),
+        }
+        scores[name] = SubgroupScores(
+            labels, raw.argmax(axis=1), melanoma, melanoma_probs, 0.3, tuple(d.code for d in DIAGNOSES)
+        )
+    axes = {
+        "sex": Axis("Sex", ("female", "male"), (lesions % 2).astype(np.int64)),
+        "skin_tone": Axis("Skin tone", (), np.empty(0, dtype=np.int64), unavailable="it was not measured"),
+    }
+    drop = {"value": 0.05, "low": 0.01, "high": 0.09}
+    spoilt = {"mean": {}, "drop": {"balanced_accuracy": drop, "melanoma_auc": {**drop, "value": -0.002}}}
+    return {
+        "classes": [d.code for d in DIAGNOSES],
+        "n": {"images": 420, "lesions": 210},
+        "models": models,
+        "subgroups": subgroups_block(scores, axes, lesions, samples=20, seed=0, permutations=20),
+        "robustness": {
+            "sample": {"images": 77},
+            "severities": [1, 3],
+            "kinds": {"hair": {"title": "Hair", "group": "artefact"}},
+            "models": {"student_int8": {"groups": {"artefact": spoilt, "all": spoilt}, "kinds": {"hair": spoilt}}},
+        },
+    }
+
+
+EVIDENCE = ("When it should abstain", "Calibration", "Operating points", "Subgroups", "Robustness")
+
+
+def test_card_without_evaluation_is_valid_and_says_what_is_not_available(make_facts: Any) -> None:
+    card = model_card(make_facts(thresholds={"student": {}, "student_int8": {}}))
+    for title in EVIDENCE:
+        assert section(card, title).startswith("\nNot available: "), title
+    assert "No figure here shows how much." in section(card, "Known limits")
+
+
+def test_card_names_users_kind_of_study_and_exclusions(make_facts: Any) -> None:
+    card = model_card(make_facts())
+    assert "Users: researchers" in section(card, "Intended use") and "7 classes" in section(card, "Intended use")
+    assert "retrospective" in section(card, "Training data")
+    parts = sum(SPLIT["images"].values())
+    assert f"{10015 - parts:,} images of the catalog are in no part." in section(card, "Training data")
+    assert "none was left out" in section(model_card(make_facts(images=parts)), "Training data")
+    assert "none was left out" not in section(model_card(make_facts(images=parts - 1)), "Training data")
+    assert "one person may have lesions in two parts" in section(card, "Training data")
+    other = section(model_card(make_facts(source="folder")), "Training data")
+    assert "retrospective" not in other and "one person may" not in other
+
+
+def test_evaluated_card_lacks_nothing(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    card = model_card(make_facts(evaluation=evaluation, decisions=DECISIONS))
+    for title in EVIDENCE:
+        assert "Not available" not in section(card, title), title
+    assert "The section Robustness shows how much." in section(card, "Known limits")
+
+
+def test_figures_have_intervals_where_an_evaluation_is_given(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    told = section(model_card(make_facts(evaluation=evaluation)), "Figures")
+    assert "| ONNX Runtime INT8 | .900 (.850-.950) | .900 (.850-.950) | .900 (.850-.950) | .900 (.850-.950) |" in told
+    assert "420 images of 210 lesions" in told
+    assert "None were made" not in section(model_card(make_facts(evaluation=evaluation, figures=[])), "Figures")
+    assert cells(told, "`nv`")[1:4] == ["60", ".900 (.850-.950)", "not computable"]
+
+
+def test_calibration_shows_before_and_after(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    told = section(model_card(make_facts(evaluation=evaluation, decisions=DECISIONS)), "Calibration")
+    assert "- ONNX Runtime FP32: one temperature" in told and "ONNX Runtime INT8: a scale and a bias" in told
+    for stage in ("before", "after"):
+        block = evaluation["models"]["student"]["calibration"][stage]
+        row = cells(told, f"ONNX Runtime FP32, {stage}")
+        assert row[1] == str(estimate(block["label"]["ece"])) and row[3] == str(estimate(block["melanoma"]["slope"]))
+        assert row[4] == str(difference(block["melanoma"]["intercept"])) and " to " in row[4]
+    assert "test part is not available" in section(model_card(make_facts(decisions=DECISIONS)), "Calibration")
+
+
+def test_operating_points_show_test_figures_beside_thresholds(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    thresholds = {name: own.thresholds for name, own in DECISIONS.items()}
+    told = section(model_card(make_facts(evaluation=evaluation, thresholds=thresholds)), "Operating points")
+    assert cells(told, "ONNX Runtime INT8, Youden")[1:] == [".3100", ".710 (.600-.800)", "not available"]
+    assert cells(told, "ONNX Runtime INT8, 80% sensitivity")[1:] == [".3000", "not available", ".830 (.800-.900)"]
+    undefined = ["not computable", "not computable", "not available"]
+    assert cells(told, "ONNX Runtime INT8, 95% sensitivity")[1:] == undefined
+
+
+def test_abstention_says_what_the_predictor_answers(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    told = section(model_card(make_facts(evaluation=evaluation, decisions=DECISIONS)), "When it should abstain")
+    assert "`abstain`" in told and "`low_confidence`" in told
+    assert "INT8: `low_confidence` below a calibrated probability of its label of .4321" in told
+    assert "hold the true diagnosis of 90% of each class; 1 class with too few images is in every set." in told
+    assert "FP32: no confidence is too low." in told and "FP32: no prediction sets." in told
+    selective = evaluation["models"]["student_int8"]["selective"]
+    assert f"share answered {estimate(selective['coverage'])}, accuracy of these" in told
+    assert "no skin" not in told
+    gate = {"clean": {"any": {"n": 420, "flagged": 9}}, "not_skin": {"all": {"n": 300, "flagged": 291}}}
+    seen = make_facts(evaluation=evaluation | {"gate": gate}, decisions=DECISIONS)
+    told = section(model_card(seen), "When it should abstain")
+    assert "flags 9 of 420 test images, and 291 of 300 drawn pictures that show no skin" in told
+
+
+def test_mean_over_flips_is_named_as_such(make_facts: Any) -> None:
+    own = {"student_int8_flips": DECISIONS["student_int8"]}
+    card = model_card(make_facts(decisions=own, thresholds={name: one.thresholds for name, one in own.items()}))
+    assert "- ONNX Runtime INT8, mean over flips: a scale and a bias" in section(card, "Calibration")
+    assert cells(section(card, "Operating points"), "ONNX Runtime INT8, mean over flips, Youden")[1] == ".3100"
+
+
+def test_subgroups_give_numbers_gaps_and_what_is_unavailable(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    told = section(model_card(make_facts(evaluation=evaluation)), "Subgroups")
+    gap = evaluation["subgroups"]["models"]["student_int8"]["sex"]["gaps"]["accuracy"]
+    row = cells(told, "Sex")
+    assert row[1] == "female (210), male (210)"
+    assert row[2].startswith(f"{difference(gap)}: {gap['best']} over {gap['worst']}, p ")
+    assert "- Skin tone: not available, it was not measured." in told
+
+
+def test_robustness_gives_the_drops(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    told = section(model_card(make_facts(evaluation=evaluation)), "Robustness")
+    assert cells(told, "Hair")[1:] == ["+.050 (+.010 to +.090)", "-.002 (+.010 to +.090)"]
+    assert "on 77 test images" in told and "severities 1, 3" in told
+
+
+def test_checklists_close_the_card_and_name_its_own_sections(make_facts: Any, evaluation: dict[str, Any]) -> None:
+    card = model_card(make_facts(evaluation=evaluation, decisions=DECISIONS))
+    headings = re.findall(r"^## (.*)$", card, flags=re.M)
+    assert headings[-1] == "Checklists"
+    named = {
+        place.partition(" if ")[0].removeprefix("card: ")
+        for checklist in checklists()
+        for item in checklist["items"]
+        for place in item["places"]
+        if place.startswith("card: ")
+    }
+    assert named <= {*headings, "beginning"}
+
+
+def test_evaluated_card_holds_no_absolute_path_and_is_deterministic(make_facts: Any, evaluation: Any) -> None:
+    facts = make_facts(evaluation=evaluation, decisions=DECISIONS)
+    assert model_card(facts) == model_card(facts)
+    assert re.search(r"(?<![\w.<])/(?:home|srv|tmp|work|root)/", model_card(facts)) is None

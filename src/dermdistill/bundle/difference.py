@@ -45,7 +45,7 @@ def bundle_differences(first: Path, second: Path) -> list[Difference]:
 
 
 def _leaves(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    return _flat(manifest.model_dump(mode="json"), "")
+    return _flat(manifest.to_dict(), "")
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -1,16 +1,20 @@
 """``manifest.json``: what a bundle holds, how its model is fed and read, and the hash of every byte of it.
 
 Form of a bundle: ``manifest.json``, at least one of the model files of ``variants.py``, and what stands beside them:
-``MODEL_CARD.md``, notices. No file of it runs code when it is loaded.
+``MODEL_CARD.md``, notices. No file of it runs code when it is loaded. Read without pydantic, whose import alone would
+take longer than the first prediction.
 """
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any, Final, get_args
 
 from dermdistill.atomic import write_text
+from dermdistill.bundle.decisions import Decisions
+from dermdistill.bundle.image_gate import ImageGate
 from dermdistill.bundle.variants import MODEL_NAMES
 from dermdistill.errors import BundleError
 from dermdistill.labels import Task, class_names
@@ -19,67 +23,135 @@ from dermdistill.provenance import sha256_file, sha256_json
 
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "MODEL_CARD.md"
-FORMAT: Literal[1] = 1
+FORMAT: Final = 2
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Threshold = Annotated[float, Field(ge=0, le=1)] | None
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class FileEntry(_Frozen):
-    """One file of a bundle."""
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle: 64 hex digits and at least one byte."""
 
-    sha256: Sha256
-    bytes: int = Field(ge=1)
+    sha256: str
+    bytes: int
 
 
-class Manifest(_Frozen):
+@dataclass(frozen=True)
+class Manifest:
     """The content of ``manifest.json``.
 
     Args:
-        format: version of this form.
         task: ``diagnosis`` (seven classes) or ``melanoma`` (two).
-        classes: the order of the logits.
-        preprocess: ``PreprocessSpec.to_dict()``.
-        thresholds: for each model (names of ``VARIANTS``) its operating points on the melanoma probability, chosen on
-            validation: ``youden``, ``at_95_sensitivity``; null where validation gave none.
+        spec: the preprocessing of the bundle's models.
+        decisions: for each model (names of ``VARIANTS``) what validation decided; none for a model that has none.
+        gate: what the training images looked like; None where images are not looked at.
         files: every file by name.
         provenance: where the model comes from.
     """
 
-    format: Literal[1] = FORMAT
     task: Task
-    classes: tuple[str, ...]
-    preprocess: dict[str, Any]
-    thresholds: dict[str, dict[str, Threshold]]
-    files: dict[FileName, FileEntry] = Field(min_length=1)
-    provenance: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _is_usable(self) -> Self:
-        if self.classes != class_names(self.task):
-            raise ValueError(f"classes {list(self.classes)} are not those of the task {self.task!r}")
-        try:
-            sound = self.spec.to_dict() == self.preprocess and self.spec.size > 0 and min(self.spec.std) > 0
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"preprocess {self.preprocess} cannot be read ({error!r})") from error
-        if not sound or self.spec.resize not in ("squash", "crop"):
-            raise ValueError(f"preprocess {self.preprocess} is not a preprocessing that this version knows")
-        return self
+    spec: PreprocessSpec
+    decisions: Mapping[str, Decisions]
+    gate: ImageGate | None
+    files: Mapping[str, FileEntry]
+    provenance: Mapping[str, Any]
 
     @property
-    def spec(self) -> PreprocessSpec:
-        """The preprocessing of the bundle's models."""
-        return PreprocessSpec.from_dict(self.preprocess)
+    def classes(self) -> tuple[str, ...]:
+        """The order of the logits."""
+        return class_names(self.task)
+
+    def decisions_of(self, model: str) -> Decisions:
+        """What validation decided for a model: nothing, and raw probabilities, where the manifest has no entry."""
+        return self.decisions.get(model) or Decisions.plain({}, len(self.classes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {
+            "format": FORMAT,
+            "task": self.task,
+            "classes": list(self.classes),
+            "preprocess": self.spec.to_dict(),
+            "decisions": {name: own.to_dict() for name, own in self.decisions.items()},
+            "gate": None if self.gate is None else self.gate.to_dict(),
+            "files": {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in self.files.items()},
+            "provenance": dict(self.provenance),
+        }
+
+
+KEYS = ("format", "task", "classes", "preprocess", "decisions", "gate", "files", "provenance")
+
+
+def _manifest_of(values: Mapping[str, Any]) -> Manifest:
+    """The manifest with these values.
+
+    Raises:
+        BundleError: a key too many or too few, or a value out of its range.
+    """
+    if set(values) != set(KEYS):
+        odd = sorted(set(values) ^ set(KEYS))
+        raise BundleError(f"keys {', '.join(odd)} are missing or not known", rule=f"the keys are {', '.join(KEYS)}")
+    task = values["task"]
+    if task not in get_args(Task):
+        raise BundleError(f"task {task!r}", rule=f"one of {', '.join(get_args(Task))}")
+    if values["classes"] != list(class_names(task)):
+        raise BundleError(f"classes {values['classes']!r:.200} are not those of the task {task!r}")
+    for key in ("decisions", "files", "provenance"):
+        if not isinstance(values[key], dict):
+            raise BundleError(f"{key} {values[key]!r:.200}", rule="it is an object")
+    if not values["files"]:
+        raise BundleError("files is empty", rule="a bundle holds at least one file")
+    gate = values["gate"]
+    return Manifest(
+        task=task,
+        spec=_spec(values["preprocess"]),
+        decisions={name: _decisions(name, own, task) for name, own in values["decisions"].items()},
+        gate=None if gate is None else ImageGate.from_dict(gate),
+        files={name: _file_entry(name, entry) for name, entry in values["files"].items()},
+        provenance=values["provenance"],
+    )
+
+
+def _decisions(name: str, values: Any, task: Task) -> Decisions:
+    try:
+        return Decisions.from_dict(values, len(class_names(task)))
+    except BundleError as error:
+        raise BundleError(f"decisions of {name!r}: {error.problem}", rule=error.rule) from error
+
+
+def _spec(values: Any) -> PreprocessSpec:
+    try:
+        spec = PreprocessSpec.from_dict(values)
+        sound = spec.to_dict() == values and spec.size > 0 and min(spec.std) > 0
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BundleError(f"preprocess {values!r:.200} cannot be read ({error!r})") from error
+    if not sound or spec.resize not in ("squash", "crop"):
+        raise BundleError(f"preprocess {values!r:.200} is not a preprocessing that this version knows")
+    return spec
+
+
+def _file_entry(name: str, entry: Any) -> FileEntry:
+    sound = (
+        _FILE_NAME.fullmatch(name)
+        and isinstance(entry, dict)
+        and set(entry) == {"sha256", "bytes"}
+        and isinstance(entry["sha256"], str)
+        and _SHA256.fullmatch(entry["sha256"])
+        and type(entry["bytes"]) is int
+        and entry["bytes"] >= 1
+    )
+    if not sound:
+        raise BundleError(
+            f"file {name!r}: {entry!r:.200}",
+            rule="a plain file name, with sha256 (64 hex digits) and bytes (1 or more)",
+        )
+    return FileEntry(entry["sha256"], entry["bytes"])
 
 
 def render_manifest(manifest: Manifest) -> str:
     """The text of ``manifest.json``: its values and, last, the hash of them all."""
-    values = manifest.model_dump(mode="json")
+    values = manifest.to_dict()
     return json.dumps({**values, "content_sha256": sha256_json(values)}, indent=2, allow_nan=False) + "\n"
 
 
@@ -91,7 +163,7 @@ def parse_manifest(text: str, source: str = MANIFEST_FILE) -> Manifest:
             written.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _unreadable(source, f"it is not JSON ({error})") from error
     if not isinstance(values, dict):
@@ -104,10 +176,9 @@ def parse_manifest(text: str, source: str = MANIFEST_FILE) -> Manifest:
         )
     values.pop("content_sha256", None)
     try:
-        manifest = Manifest.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise _unreadable(source, faults) from error
+        manifest = _manifest_of(values)
+    except BundleError as error:
+        raise _unreadable(source, f"{error.problem} (rule: {error.rule})" if error.rule else error.problem) from error
     if text != render_manifest(manifest):
         raise BundleError(
             f"{source}: its content was changed after it was written",
@@ -115,6 +186,10 @@ def parse_manifest(text: str, source: str = MANIFEST_FILE) -> Manifest:
             next_step="copy the bundle again from where it was made; do not edit it",
         )
     return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _unreadable(source: str, why: str) -> BundleError:
@@ -134,8 +209,9 @@ def write_manifest(
     *,
     task: Task,
     spec: PreprocessSpec,
-    thresholds: dict[str, dict[str, float | None]],
-    provenance: dict[str, Any],
+    decisions: Mapping[str, Decisions],
+    provenance: Mapping[str, Any],
+    gate: ImageGate | None = None,
 ) -> Manifest:
     """Hash the files that lie in ``folder`` and write ``manifest.json`` beside them.
 
@@ -143,8 +219,9 @@ def write_manifest(
         folder: holds at least one model file, and nothing that does not belong into the bundle.
         task: gives the classes in the order of the logits.
         spec: the preprocessing of the models.
-        thresholds: by model name, see ``Manifest``.
+        decisions: by model name, see ``Manifest``.
         provenance: JSON-able.
+        gate: of the training images.
 
     Raises:
         BundleError: there is no model file, something else than a file, or a value out of its range.
@@ -156,18 +233,13 @@ def write_manifest(
         raise BundleError(f"{folder / strange[0]}: is not a plain file", rule="a bundle holds plain files alone")
     if not set(names) & set(MODEL_NAMES):
         raise BundleError(f"{folder}: holds no model", rule=f"a bundle holds at least one of {', '.join(MODEL_NAMES)}")
+    files = {name: _entry(folder / name) for name in names}
+    manifest = Manifest(task, spec, decisions, gate, files, provenance)
     try:
-        manifest = Manifest(
-            task=task,
-            classes=class_names(task),
-            preprocess=spec.to_dict(),
-            thresholds=thresholds,
-            files={name: _entry(folder / name) for name in names},
-            provenance=provenance,
-        )
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"the manifest of {folder} cannot be written: {faults}") from error
+        # What could not be read again must not be written.
+        _manifest_of(json.loads(json.dumps(manifest.to_dict(), allow_nan=False)))
+    except (BundleError, ValueError) as error:
+        raise BundleError(f"the manifest of {folder} cannot be written: {error}") from error
     write_text(folder / MANIFEST_FILE, render_manifest(manifest))
     return manifest
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dermdistill.atomic import atomic_folder
 from dermdistill.bundle.manifest import CARD_FILE, MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from dermdistill.bundle.predictor import FLIPPED
 from dermdistill.bundle.variants import MODEL_NAMES
 from dermdistill.errors import BundleError, ConfigError
 from dermdistill.provenance import sha256_file
@@ -32,7 +33,7 @@ def bundle_of(source: Path) -> Path:
 def pack_bundle(source: Path, out: Path, *, only: Sequence[str]) -> Manifest:
     """Write a bundle with some of another's models, its card and its notices.
 
-    The thresholds of the models that stay are kept, and so is the provenance; ``packed_from`` in it is the SHA-256 of
+    The decisions of the models that stay are kept, and so is the provenance; ``packed_from`` in it is the SHA-256 of
     the manifest that it was made from. The card says at its end which models stayed.
 
     Args:
@@ -66,7 +67,8 @@ def pack_bundle(source: Path, out: Path, *, only: Sequence[str]) -> Manifest:
             temporary,
             task=before.task,
             spec=before.spec,
-            thresholds={model: dict(points) for model, points in before.thresholds.items() if model in names},
+            decisions={model: own for model, own in before.decisions.items() if model.removesuffix(FLIPPED) in names},
+            gate=before.gate,
             provenance={**before.provenance, "packed_from": origin},
         )
         changed = [name for name, entry in kept.items() if name != CARD_FILE and manifest.files[name] != entry]

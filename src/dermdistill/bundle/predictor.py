@@ -1,4 +1,4 @@
-"""From images to predictions with numpy, Pillow, onnxruntime and pydantic alone: no torch needed."""
+"""From images to predictions with numpy, Pillow and onnxruntime alone: no torch needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.manifest import read_manifest
 from dermdistill.bundle.variants import FP32_FILE, INT8_FILE, MODEL_NAMES
 from dermdistill.errors import BundleError, ConfigError, DataError
@@ -20,6 +21,9 @@ Decision = Literal["refer", "no_referral", "no_threshold"]
 ImageLike = npt.NDArray[np.uint8] | Path | str | bytes
 
 OPERATING_POINT = "at_95_sensitivity"
+# What the manifest calls the decisions of a model whose scores are averaged over the views of ``FLIPS``.
+FLIPPED = "_flips"
+LOW_CONFIDENCE = "low_confidence"
 BATCH_SIZE = 64
 # Axes of [B, H, W, 3] that are turned over in each view of an image.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
@@ -123,22 +127,37 @@ class OnnxClassifier:
         return np.concatenate(parts)
 
 
+def flipped_probabilities(classifier: OnnxClassifier, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Raw probabilities float32 [N, K], averaged over stored pictures uint8 [N, S, S, 3] and their reflections."""
+    views = [softmax(classifier.logits(np.flip(images, axes))) for axes in FLIPS]
+    return np.asarray(np.mean(views, axis=0, dtype=np.float64), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image.
+    """What the model says of one image; see ``bundle/decisions.py`` for label, probabilities and confidence.
 
     Args:
-        probs: probability of each class, in the order of the logits.
-        label: the most probable class.
-        melanoma_probability: in [0, 1].
+        probs: calibrated probability of each class, in the order of the logits.
+        label: the class with the largest raw score.
+        melanoma_probability: calibrated, in [0, 1].
         decision: ``refer`` where that reaches the threshold that held 95% sensitivity on validation, else
             ``no_referral``; ``no_threshold`` where validation gave none.
+        confidence: the calibrated probability of the label.
+        prediction_set: the classes that, with the coverage that the manifest names, hold the true one; empty where the
+            bundle has no quantiles.
+        abstain: whether the answer should not be used: there is a reason.
+        reasons: ``low_confidence``, or what is wrong with the picture (``bundle/image_gate.py``).
     """
 
     probs: dict[str, float]
     label: str
     melanoma_probability: float
     decision: Decision
+    confidence: float
+    prediction_set: tuple[str, ...]
+    abstain: bool
+    reasons: tuple[str, ...]
 
 
 class Predictor:
@@ -169,7 +188,11 @@ class Predictor:
                 f"{folder / name}: gives {self._classifier.classes} logits",
                 rule=f"one for each of the classes {', '.join(self.manifest.classes)}",
             )
-        self.threshold = self.manifest.thresholds.get(MODEL_NAMES[name], {}).get(OPERATING_POINT)
+        self._model = MODEL_NAMES[name]
+
+    def decisions(self, *, flips: bool = False) -> Decisions:
+        """What validation decided for the model; for the average over views, what it decided for that."""
+        return self.manifest.decisions_of(self._model + FLIPPED * flips)
 
     def predict(self, images: Sequence[ImageLike], *, flips: bool = False) -> list[Prediction]:
         """Predictions for images of any size.
@@ -177,7 +200,8 @@ class Predictor:
         Args:
             images: each a uint8 [H, W, 3] RGB array, the path of an image file, or the bytes of one.
             flips: average the probabilities over the image and its three reflections (test-time augmentation, four
-                times the work). No threshold was chosen for that average, so the decision is ``no_threshold``.
+                times the work). Calibration and thresholds are those that validation gave for that average; a bundle
+                without them answers with raw probabilities and ``no_threshold``.
 
         Returns:
             One a given image, in order.
@@ -211,24 +235,36 @@ class Predictor:
             except PictureError as error:
                 errors[index] = error
         usable = [index for index in range(len(images)) if index not in errors]
-        probs = self._probabilities(prepared[usable], flips=flips)
-        threshold = None if flips else self.threshold
-        found = {index: self._prediction(row, threshold) for index, row in zip(usable, probs, strict=True)}
+        found = dict(zip(usable, self._predictions(prepared[usable], flips=flips), strict=True))
         return [found[index] if index in found else errors[index] for index in range(len(images))]
 
-    def _probabilities(self, images: npt.NDArray[np.uint8], *, flips: bool) -> npt.NDArray[np.float32]:
-        views = [softmax(self._classifier.logits(np.flip(images, axes))) for axes in (FLIPS if flips else FLIPS[:1])]
-        return np.asarray(np.mean(views, axis=0, dtype=np.float64), dtype=np.float32)
+    def _predictions(self, images: npt.NDArray[np.uint8], *, flips: bool) -> list[Prediction]:
+        raw, decisions = self._probabilities(images, flips=flips), self.decisions(flips=flips)
+        classes, melanoma = self.manifest.classes, melanoma_index(self.manifest.task)
+        probs = decisions.calibration.apply(raw)
+        sets = decisions.sets(probs) if decisions.quantiles else np.zeros(probs.shape, dtype=bool)
+        gate = self.manifest.gate
+        reasons = gate.check(images) if gate is not None else [()] * len(images)
+        answers = []
+        for row, label, member, faults in zip(probs, raw.argmax(axis=1), sets, reasons, strict=True):
+            unsure = decisions.confidence is not None and row[label] < decisions.confidence
+            why = (*faults, LOW_CONFIDENCE) if unsure else tuple(faults)
+            answers.append(
+                Prediction(
+                    probs={name: float(value) for name, value in zip(classes, row, strict=True)},
+                    label=classes[int(label)],
+                    melanoma_probability=float(row[melanoma]),
+                    decision=decide(float(row[melanoma]), decisions.thresholds.get(OPERATING_POINT)),
+                    confidence=float(row[label]),
+                    prediction_set=tuple(name for name, inside in zip(classes, member, strict=True) if inside),
+                    abstain=bool(why),
+                    reasons=why,
+                )
+            )
+        return answers
 
-    def _prediction(self, probs: npt.NDArray[np.float32], threshold: float | None) -> Prediction:
-        classes = self.manifest.classes
-        melanoma = float(probs[melanoma_index(self.manifest.task)])
-        return Prediction(
-            probs={name: float(value) for name, value in zip(classes, probs, strict=True)},
-            label=classes[int(probs.argmax())],
-            melanoma_probability=melanoma,
-            decision=decide(melanoma, threshold),
-        )
+    def _probabilities(self, images: npt.NDArray[np.uint8], *, flips: bool) -> npt.NDArray[np.float32]:
+        return flipped_probabilities(self._classifier, images) if flips else softmax(self._classifier.logits(images))
 
 
 def decide(melanoma_probability: float, threshold: float | None) -> Decision:

@@ -64,7 +64,8 @@ def score_images(
     """Score all images of a folder or a Parquet table.
 
     The result has the columns ``image`` (path in the folder, or the table's name for it), ``label``, ``decision``,
-    ``melanoma_probability``, ``prob_CLASS`` of each class (float32), ``reason`` and ``problem``; the last two are null
+    ``melanoma_probability``, ``confidence``, ``prediction_set`` and ``abstain_reasons`` (words joined by commas, empty
+    where there are none), ``prob_CLASS`` of each class (float32), ``reason`` and ``problem``; the last two are null
     where the image was scored, the others where it could not be.
 
     Args:
@@ -221,6 +222,9 @@ def _row(name: str, outcome: Prediction | PictureError) -> dict[str, object]:
         "label": outcome.label,
         "decision": outcome.decision,
         "melanoma_probability": outcome.melanoma_probability,
+        "confidence": outcome.confidence,
+        "prediction_set": ",".join(outcome.prediction_set),
+        "abstain_reasons": ",".join(outcome.reasons),
         **{f"{PROBABILITY}{code}": value for code, value in outcome.probs.items()},
     }
 
@@ -228,6 +232,7 @@ def _row(name: str, outcome: Prediction | PictureError) -> dict[str, object]:
 def _schema(predictor: Predictor) -> pa.Schema:
     text, number = pa.string(), pa.float32()
     columns = [("image", text), ("label", text), ("decision", text), ("melanoma_probability", number)]
+    columns += [("confidence", number), ("prediction_set", text), ("abstain_reasons", text)]
     columns += [(f"{PROBABILITY}{code}", number) for code in predictor.manifest.classes]
     return pa.schema([*columns, ("reason", text), ("problem", text)])
 

@@ -121,16 +121,19 @@ def _print_table(images: "list[Path]", predictions: "list[Prediction]") -> None:
 
     from dermdistill.pictures import printable
 
-    table = Table("image", "most likely", "probability", "melanoma", "decision at 95% sensitivity", box=None)
+    columns = ("image", "label", "confidence", "melanoma", "decision at 95% sensitivity", "could be", "do not use, as")
+    table = Table(*columns, box=None)
     for column in (2, 3):
         table.columns[column].justify = "right"
     for image, prediction in zip(images, predictions, strict=True):
         table.add_row(
             Text(printable(str(image))),
             prediction.label,
-            f"{prediction.probs[prediction.label]:.3f}",
+            f"{prediction.confidence:.3f}",
             f"{prediction.melanoma_probability:.3f}",
             DECISIONS[prediction.decision],
+            " ".join(prediction.prediction_set),
+            ", ".join(reason.replace("_", " ") for reason in prediction.reasons),
         )
     # A pipe gets whole lines, however long the names of the files are.
     width = None if sys.stdout.isatty() else 80 + max((len(str(image)) for image in images), default=0)

@@ -1,20 +1,18 @@
-"""What lies over a lesion in a photo and says nothing about it: hair, rulers, ink, dark corners.
+"""Artefacts of synthetic photos: how often each lies over a lesion, and how strong (``artefacts.py`` draws them).
 
 Each artefact is drawn with a probability of its own, whatever the diagnosis, from a random stream of its own:
 switching one off leaves the rest of the photo as it was.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dermdistill.config import Artefact
-from dermdistill.data.synthetic_texture import Field, polylines, soft_step
+from dermdistill.data.artefacts import draw_corners, draw_hairs, draw_ink, draw_ruler
+from dermdistill.data.synthetic_texture import Field
 
-Points = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, Field], None]
 
 
@@ -40,81 +38,25 @@ def add_artefacts(scene: Field, kinds: Sequence[Artefact], key: Sequence[int]) -
             kind.draw(rng, scene)
 
 
-def _cover(scene: Field, colour: Sequence[float], opacity: Field) -> None:
-    for channel in range(3):
-        band = scene[:, :, channel]
-        band += (np.float32(colour[channel]) - band) * opacity
-
-
-def _curve(start: Points, bend: Points, end: Points) -> Points:
-    t = np.linspace(0, 1, 14)[:, None]
-    return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end)
-
-
 def hair(rng: np.random.Generator, scene: Field) -> None:
-    """A few to many thin curved hairs of one colour, mostly lying one way."""
-    height, width = scene.shape[:2]
-    short = min(height, width)
+    """A few to many hairs."""
     count = int(rng.integers(2, 9)) if rng.random() < 0.7 else int(rng.integers(9, 30))
-    lie = rng.uniform(0, math.pi)
-    lines = []
-    for start in rng.random((count, 2)) * (width, height):
-        turn, length = lie + rng.normal(0, 0.5), short * rng.uniform(0.25, 1.0)
-        end = start + length * np.array([math.cos(turn), math.sin(turn)])
-        bend = (start + end) / 2 + rng.normal(0, 0.13 * length, 2)
-        lines.append(_curve(start, bend, end))
-    widths = short / 120 * rng.uniform(0.4, 1.1) * rng.uniform(0.8, 1.2, count)
-    shade = np.array([0.16, 0.10, 0.09]) + rng.uniform(0, 0.25) * np.array([1.0, 0.75, 0.55])
-    drawn = polylines((height, width), lines, widths) * np.float32(rng.uniform(0.6, 0.95))
-    _cover(scene, shade.tolist(), drawn)
+    draw_hairs(rng, scene, count, thickness=(0.4, 1.1), opacity=(0.6, 0.95))
 
 
 def ruler(rng: np.random.Generator, scene: Field) -> None:
-    """Black ticks of a scale along one edge, every fifth longer."""
-    height, width = scene.shape[:2]
-    short = min(height, width)
-    step, edge = short * rng.uniform(0.05, 0.1), int(rng.integers(4))
-    along = width if edge % 2 else height
-    places = np.arange(rng.uniform(0, step), along, step)
-    depths = short * rng.uniform(0.025, 0.05) * np.where(np.arange(len(places)) % 5 == 0, 1.9, 1.0)
-    offset, tilt = short * rng.uniform(0, 0.03), rng.normal(0, 0.05)
-    ticks = [
-        np.array([[offset, place], [offset + depth, place + tilt * depth]])
-        for place, depth in zip(places, depths, strict=True)
-    ]
-    if edge % 2:
-        ticks = [tick[:, ::-1] for tick in ticks]
-    if edge >= 2:
-        ticks = [np.array([width, height]) - tick for tick in ticks]
-    drawn = polylines((height, width), ticks, np.full(len(ticks), short / 120 * rng.uniform(0.6, 1.3)))
-    _cover(scene, (0.08, 0.07, 0.10), drawn * np.float32(rng.uniform(0.7, 0.95)))
+    """A scale close to an edge."""
+    draw_ruler(rng, scene, offset=(0, 0.03), depth=(0.025, 0.05), thickness=(0.6, 1.3), opacity=(0.7, 0.95))
 
 
 def ink(rng: np.random.Generator, scene: Field) -> None:
-    """Stroke of a surgical marker, blue to violet, from the edge of the picture towards the lesion."""
-    height, width = scene.shape[:2]
-    short = min(height, width)
-    lines = []
-    for _ in range(int(rng.integers(1, 4))):
-        turn = rng.uniform(0, 2 * math.pi)
-        out = np.array([math.cos(turn), math.sin(turn)])
-        near = np.array([width, height]) / 2 * (1 + out * rng.uniform(0.62, 0.85))
-        along = np.array([-out[1], out[0]]) * short * rng.uniform(0.1, 0.35)
-        lines.append(_curve(near - along, near + out * short * rng.uniform(-0.1, 0.1), near + along))
-    widths = short * rng.uniform(0.012, 0.04) * rng.uniform(0.8, 1.2, len(lines))
-    colour = (rng.uniform(0.2, 0.42), rng.uniform(0.15, 0.3), rng.uniform(0.45, 0.65))
-    _cover(scene, colour, polylines((height, width), lines, widths) * np.float32(rng.uniform(0.4, 0.85)))
+    """One to three strokes of a surgical marker."""
+    draw_ink(rng, scene, int(rng.integers(1, 4)), reach=(0.62, 0.85), width=(0.012, 0.04), opacity=(0.4, 0.85))
 
 
 def corners(rng: np.random.Generator, scene: Field) -> None:
-    """The round field of the dermatoscope: black beyond a circle that may be off centre."""
-    height, width = scene.shape[:2]
-    diagonal = math.hypot(width, height) / 2
-    x = np.arange(width, dtype=np.float32) - np.float32(width * (0.5 + rng.normal(0, 0.02)))
-    y = np.arange(height, dtype=np.float32) - np.float32(height * (0.5 + rng.normal(0, 0.02)))
-    distance = np.hypot(x[None, :], y[:, None]) / np.float32(diagonal)
-    beyond = soft_step(distance - np.float32(rng.uniform(0.8, 0.97)), rng.uniform(0.01, 0.06))
-    _cover(scene, (0.04, 0.03, 0.04), beyond)
+    """The round field of the dermatoscope."""
+    draw_corners(rng, scene, radius=(0.8, 0.97), softness=(0.01, 0.06))
 
 
 ARTEFACTS: dict[Artefact, _Kind] = {

@@ -25,6 +25,7 @@ COLUMNS = (
     *("brightness", "contrast", "saturation", "hue"),
     *("blur", "blur_share", "cutout", "cutout_side", "cutout_x", "cutout_y"),
     *("mixup", "mixup_partner", "mixup_share"),
+    "artefact",
 )
 # ITU-R BT.601 luma, and the chroma axes of NTSC's YIQ.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -108,6 +109,15 @@ def cutout_boxes(draws: Draws, config: AugmentConfig, size: int) -> npt.NDArray[
     side = np.where(draws["cutout"] < config.cutout, 1 + np.floor(draws["cutout_side"] * largest), 0.0)
     left, top = (np.floor(draws[name] * (size - side + 1)) for name in ("cutout_x", "cutout_y"))
     return np.stack([left, top, side], axis=1).astype(np.int64)
+
+
+def artefact_keys(draws: Draws, config: AugmentConfig) -> npt.NDArray[np.int64]:
+    """What names each image's artefact, int64 [B]: -1 where it gets none, else a number in [0, 2^53).
+
+    It is the draw itself. So one column says whether, which, how strong and where, and an image whose draw is below two
+    probabilities has the same artefact with both.
+    """
+    return np.where(draws["artefact"] < config.artefacts, draws["artefact"] * 2.0**53, -1.0).astype(np.int64)
 
 
 def mixup_plan(draws: Draws, config: AugmentConfig, partner_rows: Rows) -> tuple[Rows, npt.NDArray[np.float32]]:

@@ -12,19 +12,36 @@ from dermdistill.evaluate import calibration, metrics, operating_points
 from dermdistill.evaluate.metrics import Bools, Floats, Ints
 from dermdistill.labels import Task, class_names, melanoma_index
 
+# Operating points on the melanoma probability, and the sensitivity that each held on validation.
+AT_SENSITIVITY = {"at_80_sensitivity": 0.80, "at_90_sensitivity": 0.90, "at_95_sensitivity": 0.95}
 # Means over all classes: over fewer classes they would be another figure under the same name.
 OVER_ALL_CLASSES = tuple(f"diagnosis.{name}" for name in ("balanced_accuracy", "macro_f1", "macro_auc"))
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One model on one part. Thresholds are None where validation could not give them."""
+    """One model on one part.
+
+    Attributes:
+        labels: int [N].
+        raw: float [N, K], whose largest value is the label that the model gives.
+        probs: float [N, K], calibrated; everything but the label is told from them.
+        task: names the classes.
+        bins: of the calibration error.
+        thresholds: on the calibrated probability of melanoma; None where validation could not give one.
+    """
 
     labels: Ints
+    raw: Floats
     probs: Floats
     task: Task
     bins: int
     thresholds: Mapping[str, float | None]
+
+    @property
+    def predicted(self) -> Ints:
+        """The label that the model gives, [N]."""
+        return self.raw.argmax(axis=1)
 
     @property
     def melanoma(self) -> Bools:
@@ -37,12 +54,16 @@ class Scored:
         """Probability of melanoma, [N]."""
         return self.probs[:, melanoma_index(self.task)]
 
-    def confidence(self) -> tuple[Bools, Floats]:
-        """Outcome and confidence for calibration: melanoma of two classes, else the predicted class."""
+    @property
+    def confidence(self) -> Floats:
+        """Probability of the label that the model gives, [N]."""
+        return self.probs[np.arange(len(self.probs)), self.predicted]
+
+    def stated(self) -> tuple[Bools, Floats]:
+        """Outcome and probability for calibration: melanoma of two classes, else that the label is right."""
         if self.task == "melanoma":
             return self.melanoma, self.melanoma_probs
-        confidence, outcome = calibration.top_label(self.labels, self.probs)
-        return outcome, confidence
+        return self.predicted == self.labels, self.confidence
 
 
 Metric = Callable[[Scored, Floats], Floats]
@@ -50,7 +71,7 @@ Share = Callable[[Bools, Floats, float, Floats], Floats]
 
 
 def _ece(scored: Scored, weights: Floats) -> Floats:
-    outcome, confidence = scored.confidence()
+    outcome, confidence = scored.stated()
     return calibration.ece(outcome, confidence, bins=scored.bins, weights=weights)
 
 
@@ -60,7 +81,7 @@ def _melanoma_ece(scored: Scored, weights: Floats) -> Floats:
 
 def _at(threshold_name: str, share: Share) -> Metric:
     def metric(scored: Scored, weights: Floats) -> Floats:
-        threshold = scored.thresholds[threshold_name]
+        threshold = scored.thresholds.get(threshold_name)
         if threshold is None:
             return np.full(weights.shape[:-1], np.nan)
         return share(scored.melanoma, scored.melanoma_probs, threshold, weights)
@@ -68,11 +89,23 @@ def _at(threshold_name: str, share: Share) -> Metric:
     return metric
 
 
+def _predictive_value(threshold_name: str, *, positive: bool) -> Metric:
+    def metric(scored: Scored, weights: Floats) -> Floats:
+        threshold = scored.thresholds.get(threshold_name)
+        if threshold is None:
+            return np.full(weights.shape[:-1], np.nan)
+        called = (scored.melanoma_probs >= threshold) == positive
+        right = called & (scored.melanoma == positive)
+        return metrics.ratio(weights @ right.astype(np.float64), weights @ called.astype(np.float64))
+
+    return metric
+
+
 DIAGNOSIS: dict[str, Metric] = {
-    "accuracy": lambda s, w: metrics.accuracy(s.labels, s.probs, w),
-    "balanced_accuracy": lambda s, w: metrics.balanced_accuracy(s.labels, s.probs, w),
-    "macro_f1": lambda s, w: metrics.macro_f1(s.labels, s.probs, w),
-    "weighted_f1": lambda s, w: metrics.weighted_f1(s.labels, s.probs, w),
+    "accuracy": lambda s, w: metrics.accuracy(s.labels, s.raw, w),
+    "balanced_accuracy": lambda s, w: metrics.balanced_accuracy(s.labels, s.raw, w),
+    "macro_f1": lambda s, w: metrics.macro_f1(s.labels, s.raw, w),
+    "weighted_f1": lambda s, w: metrics.weighted_f1(s.labels, s.raw, w),
     "macro_auc": lambda s, w: metrics.macro_auc(s.labels, s.probs, w),
     "ece": _ece,
 }
@@ -81,15 +114,23 @@ MELANOMA_VIEW: dict[str, Metric] = {
     "pr_auc": lambda s, w: metrics.pr_auc(s.melanoma, s.melanoma_probs, w),
     "sensitivity": _at("youden", operating_points.sensitivity_at),
     "specificity": _at("youden", operating_points.specificity_at),
-    "sensitivity_at_95_sensitivity": _at("at_95_sensitivity", operating_points.sensitivity_at),
-    "specificity_at_95_sensitivity": _at("at_95_sensitivity", operating_points.specificity_at),
+    **{
+        f"{name}_{point}": _at(point, share)
+        for point in AT_SENSITIVITY
+        for name, share in (
+            ("sensitivity", operating_points.sensitivity_at),
+            ("specificity", operating_points.specificity_at),
+        )
+    },
+    "ppv_at_95_sensitivity": _predictive_value("at_95_sensitivity", positive=True),
+    "npv_at_95_sensitivity": _predictive_value("at_95_sensitivity", positive=False),
     "ece": _melanoma_ece,
 }
 PER_CLASS: dict[str, Metric] = {
-    "sensitivity": lambda s, w: metrics.sensitivity(s.labels, s.probs, w),
-    "specificity": lambda s, w: metrics.specificity(s.labels, s.probs, w),
-    "ppv": lambda s, w: metrics.ppv(s.labels, s.probs, w),
-    "npv": lambda s, w: metrics.npv(s.labels, s.probs, w),
+    "sensitivity": lambda s, w: metrics.sensitivity(s.labels, s.raw, w),
+    "specificity": lambda s, w: metrics.specificity(s.labels, s.raw, w),
+    "ppv": lambda s, w: metrics.ppv(s.labels, s.raw, w),
+    "npv": lambda s, w: metrics.npv(s.labels, s.raw, w),
     "auc": lambda s, w: metrics.class_auc(s.labels, s.probs, w),
 }
 

@@ -10,6 +10,7 @@ The predicted class is the first of the largest probabilities.
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from dermdistill.errors import DataError
 
@@ -80,11 +81,31 @@ def confusion(labels: Ints, probs: Floats, weights: npt.ArrayLike | None = None)
     classes = probs.shape[1]
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"labels {labels.min()} to {labels.max()}", rule=f"labels are 0 to {classes - 1}")
-    counts = as_weights(weights, len(labels))
-    cell_of = np.zeros((len(labels), classes * classes))
-    cell_of[np.arange(len(labels)), labels * classes + probs.argmax(axis=1)] = 1.0
-    cells: Floats = counts @ cell_of
-    return cells.reshape(*counts.shape[:-1], classes, classes)
+    drawn = _by_image(as_weights(weights, len(labels)))
+    cell_of = labels * classes + probs.argmax(axis=1)
+    order = np.argsort(cell_of, kind="stable")
+    edges = np.searchsorted(cell_of[order], np.arange(classes * classes + 1))
+    cells = np.moveaxis(_sums_of_runs(drawn, order, edges), 0, -1)
+    return cells.reshape(*drawn.shape[1:], classes, classes)
+
+
+def _by_image(counts: Floats) -> Floats:
+    """Weights with the images first, [N, ...]: picking images and adding over them then run along memory.
+
+    Free for weights that lie in memory that way, as those of ``bootstrap.replicates`` do.
+    """
+    return np.ascontiguousarray(np.moveaxis(counts, -1, 0))
+
+
+def _sums_of_runs(drawn: Floats, order: Ints, edges: Ints) -> Floats:
+    """Weight of each run of an order of images, from one edge to the next: [N, ...] to [R, ...].
+
+    A sparse product picks and adds in one pass; with whole weights its sums are exact.
+    """
+    images = order[edges[0] : edges[-1]]
+    runs = csr_array((np.ones(len(images)), images, edges - edges[0]), shape=(len(edges) - 1, len(drawn)))
+    sums: Floats = (runs @ drawn.reshape(len(drawn), -1)).reshape(len(edges) - 1, *drawn.shape[1:])
+    return sums
 
 
 def _sides(table: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -173,12 +194,46 @@ def ranked_counts(
     return ranked[last_of_ties], true_positives, false_positives
 
 
+def _sums_of_first(drawn: Floats, order: Ints, counts: Ints) -> Floats:
+    """Weight of the first n images of an order, for every n in ``counts`` [P]: [P, ...].
+
+    Only what lies between two asked-for places is added up and then accumulated, so that a replicate costs P steps
+    of a cumulative sum, which no processor does fast, and not one an image.
+    """
+    places = np.unique(np.append(counts, 0))
+    sums = np.zeros((len(places), *drawn.shape[1:]))
+    np.cumsum(_sums_of_runs(drawn, order, places), axis=0, out=sums[1:])
+    return sums[np.searchsorted(places, counts)]
+
+
+def _dot(first: Floats, second: Floats) -> Floats:
+    """Sum over images of products, [N, ...] and [N, ...] to [...]."""
+    products: Floats = np.einsum("n...,n...->...", first, second)
+    return products
+
+
+def _auc(positive: Bools, scores: Floats, drawn: Floats) -> Floats:
+    """``roc_auc`` for weights with the images first, [N, ...].
+
+    The weighted Mann-Whitney statistic: for each image of the smaller class the weight of the larger class that it
+    beats, ties half. With whole weights every sum is exact.
+    """
+    if 2 * positive.sum() > len(positive):
+        return _auc(~positive, -scores, drawn)
+    few, many = np.flatnonzero(positive), np.flatnonzero(~positive)
+    many = many[np.argsort(scores[many])]
+    own = drawn[few]
+    lower, not_higher = (np.searchsorted(scores[many], scores[few], side=side) for side in ("left", "right"))
+    beaten = _sums_of_first(drawn, many, np.concatenate((lower, not_higher)))
+    beaten = beaten[: len(few)] + beaten[len(few) :]
+    larger = np.tensordot((~positive).astype(np.float64), drawn, axes=1)
+    return ratio(0.5 * _dot(own, beaten), own.sum(axis=0) * larger)
+
+
 def roc_auc(positive: Bools, scores: Floats, weights: npt.ArrayLike | None = None) -> Floats:
     """Area under the ROC curve, ties half (Hanley and McNeil, Radiology 143:29, 1982), NaN with one class."""
-    _, tp, fp = ranked_counts(positive, scores, weights)
-    width = np.diff(fp, axis=-1, prepend=0.0)
-    height = tp - 0.5 * np.diff(tp, axis=-1, prepend=0.0)
-    return ratio((width * height).sum(axis=-1), tp[..., -1] * fp[..., -1])
+    check_scores(positive, scores)
+    return _auc(positive, scores, _by_image(as_weights(weights, len(positive))))
 
 
 def pr_auc(positive: Bools, scores: Floats, weights: npt.ArrayLike | None = None) -> Floats:
@@ -187,16 +242,24 @@ def pr_auc(positive: Bools, scores: Floats, weights: npt.ArrayLike | None = None
     Steps are not joined by straight lines, which flatter (Davis and Goadrich, ICML 2006). NaN without
     positives.
     """
-    _, tp, fp = ranked_counts(positive, scores, weights)
-    precision = np.nan_to_num(ratio(tp, tp + fp))
-    steps = np.diff(tp, axis=-1, prepend=0.0)
-    return ratio((precision * steps).sum(axis=-1), tp[..., -1])
+    check_scores(positive, scores)
+    drawn = _by_image(as_weights(weights, len(positive)))
+    hits, others = np.flatnonzero(positive), np.flatnonzero(~positive)
+    hits, others = hits[np.argsort(-scores[hits])], others[np.argsort(-scores[others])]
+    own = drawn[hits]
+    # For each positive image, what is called positive at its own score: all that is not lower.
+    tp, fp = (
+        _sums_of_first(drawn, group, np.searchsorted(-scores[group], -scores[hits], side="right"))
+        for group in (hits, others)
+    )
+    return ratio(_dot(own, np.nan_to_num(ratio(tp, tp + fp))), own.sum(axis=0))
 
 
 def class_auc(labels: Ints, probs: Floats, weights: npt.ArrayLike | None = None) -> Floats:
     """ROC AUC of each class against all others, [..., K] (Provost and Domingos, Mach. Learn. 52, 2003)."""
-    columns = [roc_auc(labels == index, probs[:, index], weights) for index in range(probs.shape[1])]
-    return np.stack(columns, axis=-1)
+    check_scores(labels, probs)
+    drawn = _by_image(as_weights(weights, len(labels)))
+    return np.stack([_auc(labels == index, probs[:, index], drawn) for index in range(probs.shape[1])], axis=-1)
 
 
 def macro_auc(labels: Ints, probs: Floats, weights: npt.ArrayLike | None = None) -> Floats:

@@ -73,10 +73,13 @@ def _reason(name: str, thresholds: Mapping[str, float | None], counts: Mapping[s
     if view == "diagnosis":
         missing = ", ".join(code for code, count in counts.items() if not count)
         return f"the test part has no image of {missing}"
-    threshold = "at_95_sensitivity" if metric.endswith("_at_95_sensitivity") else "youden"
-    by_threshold = view == "melanoma" and metric.startswith(("sensitivity", "specificity"))
-    if by_threshold and thresholds[threshold] is None:
+    kind, _, point = metric.partition("_")
+    threshold = point or "youden"
+    by_threshold = view == "melanoma" and kind in ("sensitivity", "specificity", "ppv", "npv")
+    if by_threshold and thresholds.get(threshold) is None:
         return f"the validation part gives no threshold {threshold} (it needs melanomas and other images)"
+    if by_threshold and kind in ("ppv", "npv"):
+        return f"{'no' if kind == 'ppv' else 'every'} test image reaches the threshold {threshold}"
     code = middle[0] if middle else MELANOMA
     if metric == "ppv":
         return f"no test image is predicted as {code}"

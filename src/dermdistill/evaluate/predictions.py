@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dermdistill.atomic import atomic_path
-from dermdistill.bundle.predictor import softmax
+from dermdistill.bundle.predictor import FLIPPED, softmax
 from dermdistill.errors import DataError
 from dermdistill.evaluate.prediction_faults import (
     IMAGE,
@@ -28,6 +28,8 @@ from dermdistill.labels import CODES, Task, class_names, encode
 MODELS = ("teacher", "student", "student_int8")
 # The student that was trained on labels alone, in runs that have it.
 CONTROL = "no_teacher"
+# The INT8 student's average over an image and its reflections: four times the work, no other file.
+FLIPPED_INT8 = f"student_int8{FLIPPED}"
 PARTS = ("val", "test")
 KEYS = ("model", "split", "image_id", "lesion_id", "diagnosis", "label")
 

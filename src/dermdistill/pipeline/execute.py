@@ -18,6 +18,7 @@ from dermdistill.errors import ConfigError, RunFolderError
 from dermdistill.evaluate.predictions import CONTROL
 from dermdistill.labels import class_names
 from dermdistill.models.build import build_model
+from dermdistill.pipeline.bundling import write_run_card
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.stages import STAGES, stage_inputs
 from dermdistill.pipeline.teachers import other_teacher_hashes, taken_teacher_hash
@@ -64,6 +65,7 @@ def run_recipe(
         context = Context(recipe, run, source)
         run_stages(context, STAGES, console)
         write_json(run.path / PROVENANCE, _provenance(context, command))
+        write_run_card(context)
         return write_report(run.path)
 
 

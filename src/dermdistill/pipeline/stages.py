@@ -8,14 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
-from dermdistill.atomic import atomic_folder, write_json, write_text
-from dermdistill.bundle.latency import latency_ms
-from dermdistill.bundle.manifest import CARD_FILE, write_manifest
-from dermdistill.bundle.predictor import OnnxClassifier
+from dermdistill.atomic import write_json
 from dermdistill.compress.onnx_export import export_onnx
 from dermdistill.compress.qat import qat_settings, train_quantized
 from dermdistill.config import Recipe
@@ -26,24 +19,18 @@ from dermdistill.data.readers import read_catalog
 from dermdistill.data.split import make_split, write_split
 from dermdistill.data.synthetic import write_synthetic
 from dermdistill.errors import DataError
-from dermdistill.evaluate.evaluation import evaluate_predictions, validation_thresholds
-from dermdistill.evaluate.predictions import CONTROL, MODELS, predictions_frame, read_predictions, write_predictions
+from dermdistill.evaluate.predictions import (
+    CONTROL,
+    read_predictions,
+)
 from dermdistill.explain.pictures import choose_items, write_explanations
 from dermdistill.labels import class_names
-from dermdistill.pipeline.compression import FOLDER, QAT_FOLDER, calibration_images, compress_student
+from dermdistill.pipeline.bundling import make_bundle
+from dermdistill.pipeline.compression import FOLDER, QAT_FOLDER, calibration_images
 from dermdistill.pipeline.context import Context
+from dermdistill.pipeline.evaluating import MODEL_FILES, evaluate, evaluated_models
 from dermdistill.pipeline.teachers import adopt_teacher, other_teacher_hashes, student_teaching, taken_teacher_hash
-from dermdistill.preprocess import PreprocessSpec
-from dermdistill.provenance import code_version, sha256_file
-from dermdistill.report.model_card import NOTICE_FILE, CardFacts, data_notice, model_card
-from dermdistill.training.roles import load_description, load_trained, train_role
-
-MODEL_FILES = {
-    "teacher": "teacher/model.onnx",
-    "student": "bundle/model.onnx",
-    "student_int8": "bundle/model.int8.onnx",
-    CONTROL: "controls/no_teacher/model.onnx",
-}
+from dermdistill.training.roles import load_trained, train_role
 
 
 def make_catalog(context: Context, inputs: str) -> None:
@@ -108,11 +95,6 @@ def train_control(context: Context, inputs: str) -> None:
     export_onnx(load_trained(folder).deployed(), context.spec, context.path / MODEL_FILES[CONTROL])
 
 
-def evaluated_models(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the models that a run evaluates."""
-    return (*MODELS, CONTROL) if recipe.has_control else MODELS
-
-
 def train_quantized_student(context: Context, inputs: str) -> None:
     """Train the student on while INT8 is simulated, taught as before."""
     recipe = context.recipe.model_copy(update={"student": qat_settings(context.recipe)})
@@ -128,115 +110,6 @@ def train_quantized_student(context: Context, inputs: str) -> None:
         teachers=source,
         shapes=shapes,
     )
-
-
-def make_bundle(context: Context, inputs: str) -> None:
-    """Export the student for every runtime, measure and gate each file, and write card and manifest beside them.
-
-    The bundle is written whole or not at all. Each model's decision thresholds come from its own scores on validation.
-    """
-    recipe, source = context.recipe, _named_source(context.catalog)
-    with atomic_folder(context.path / "bundle") as bundle:
-        record, validation = compress_student(context, bundle)
-        thresholds = {
-            name: validation_thresholds(_frame(context, name, "val", logits)) for name, logits in validation.items()
-        }
-        provenance = {
-            "code": code_version(),
-            "recipe": recipe.name,
-            "student_sha256": sha256_file(context.path / "student" / "model.safetensors"),
-            "quantization": {
-                "calibration_images": record["calibration_images"],
-                "method": record["method"],
-                "int8": record["choices"]["int8"],
-                "float_layers": record["choices"]["float_layers"],
-            },
-        }
-        files = record["files"]
-        card = CardFacts(
-            recipe=recipe,
-            split=context.split.info,
-            source=source,
-            images=len(context.catalog),
-            lesions=int(context.catalog["lesion_id"].nunique()),
-            student_parameters=load_description(context.path / "student")["parameters"],
-            variants={name: files[name]["bytes"] for name in validation},
-            thresholds=thresholds,
-            figures=[
-                {"variant": name, "n": files[name]["n"], "same_label": files[name]["same_label"]}
-                | files[name]["metrics"]
-                for name in validation
-            ],
-            provenance={
-                **{key: value for key, value in context.provenance("").items() if key not in ("command", "finished")},
-                **provenance,
-            },
-            calibration_images=record["calibration_images"],
-            qat_epochs=recipe.compress.qat_epochs if record["choices"]["int8"] == "aware" else 0,
-        )
-        write_text(bundle / CARD_FILE, model_card(card))
-        notice = data_notice(source)
-        if notice is not None:
-            write_text(bundle / NOTICE_FILE, notice)
-        write_manifest(bundle, task=recipe.task, spec=context.spec, thresholds=thresholds, provenance=provenance)
-
-
-def _named_source(catalog: pd.DataFrame) -> str:
-    """The data set's name; drawn lesions are called so, also those in a real data set's layout."""
-    name = str(catalog["source"].iloc[0])
-    drawn = bool((catalog["diagnosis_source"] == "synthetic").any())
-    return f"{name}, synthetic" if drawn and "synthetic" not in name.lower() else name
-
-
-def _spec_of(context: Context, name: str) -> PreprocessSpec:
-    return context.teacher_spec if name == "teacher" else context.spec
-
-
-def _predictions(context: Context, name: str, part: str) -> pd.DataFrame:
-    """Predictions of an exported model on one part, by ONNX Runtime as a user of the file would get them."""
-    spec = _spec_of(context, name)
-    store = context.stores.at(spec)
-    images = store.images[store.rows(context.split.ids(part))]
-    return _frame(context, name, part, OnnxClassifier(context.path / MODEL_FILES[name], spec).logits(images))
-
-
-def _frame(context: Context, name: str, part: str, logits: npt.NDArray[np.float32]) -> pd.DataFrame:
-    rows = context.catalog.set_index("image_id", drop=False).loc[context.split.ids(part)]
-    return predictions_frame(name, part, rows, logits, context.recipe.task, models=None)
-
-
-def evaluate(context: Context, inputs: str) -> None:
-    """All models on the test part, thresholds from validation; files, sizes and latency beside them."""
-    recipe, folder = context.recipe, context.path / "evaluation"
-    protocol, leaky = context.split.info["protocol"], bool(context.split.info["leaky"])
-    models = evaluated_models(recipe)
-    frame = pd.concat(
-        [_predictions(context, name, part) for name in models for part in ("val", "test")], ignore_index=True
-    )
-    path = folder / "predictions.parquet"
-    write_predictions(frame, path, task=recipe.task, protocol=protocol, models=models)
-    saved = read_predictions(path, task=recipe.task, protocol=protocol, models=models)
-    result = evaluate_predictions(
-        saved, task=recipe.task, protocol=protocol, leaky=leaky, config=recipe.evaluate, models=models
-    )
-    files = {name: _file_facts(context, name) for name in models}
-    size = {name: facts["bytes"] for name, facts in files.items()}
-    result["files"] = files
-    result["size_ratios"] = {
-        "student_int8 / student": size["student_int8"] / size["student"],
-        "student_int8 / teacher": size["student_int8"] / size["teacher"],
-    }
-    write_json(folder / "evaluation.json", result)
-
-
-def _file_facts(context: Context, name: str) -> dict[str, Any]:
-    path = context.path / MODEL_FILES[name]
-    return {
-        "path": MODEL_FILES[name],
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-        "latency_ms": latency_ms(path, _spec_of(context, name), repeats=context.recipe.evaluate.latency_repeats),
-    }
 
 
 def explain(context: Context, inputs: str) -> None:
@@ -323,7 +196,10 @@ STAGES: dict[str, Stage] = {
     "bundle": Stage(
         make_bundle,
         ("split", "student", "quantized"),
-        lambda recipe: recipe.model_dump(mode="json", include={"compress", "seed", "task", "data"}),
+        lambda recipe: {
+            **recipe.model_dump(mode="json", include={"compress", "seed", "task", "data"}),
+            "flips": recipe.evaluate.flips,
+        },
         ("bundle", FOLDER),
     ),
     "evaluation": Stage(

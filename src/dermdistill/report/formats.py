@@ -32,8 +32,14 @@ METRIC_TITLES = {
     "pr_auc": "PR AUC",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
+    "sensitivity_at_80_sensitivity": "Sensitivity at the 80% threshold",
+    "specificity_at_80_sensitivity": "Specificity at 80% sensitivity",
+    "sensitivity_at_90_sensitivity": "Sensitivity at the 90% threshold",
+    "specificity_at_90_sensitivity": "Specificity at 90% sensitivity",
     "sensitivity_at_95_sensitivity": "Sensitivity at the 95% threshold",
     "specificity_at_95_sensitivity": "Specificity at 95% sensitivity",
+    "ppv_at_95_sensitivity": "PPV at the 95% threshold",
+    "npv_at_95_sensitivity": "NPV at the 95% threshold",
     "ece": "ECE (lower is better)",
 }
 HEADLINES = (

@@ -1,13 +1,16 @@
 """``MODEL_CARD.md`` of a bundle: what the model is, what it is not for, what it was made of, and how well it does."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.variants import VARIANTS
 from dermdistill.config import Recipe
 from dermdistill.labels import MELANOMA, class_names, encode
-from dermdistill.report.data_terms import is_synthetic, terms_of
+from dermdistill.report import card_evidence
+from dermdistill.report.checklists import checklist_markdown
+from dermdistill.report.data_terms import UNKNOWN, is_synthetic, terms_of
 from dermdistill.report.facts import fact_lines
 from dermdistill.report.formats import CLASS_TITLES, TOO_FEW, number
 from dermdistill.report.making import making, origin, pathless
@@ -51,6 +54,8 @@ class CardFacts:
         provenance: ``code``, ``machine`` and ``packages`` of ``provenance.origin()``, and any hashes beside them.
         calibration_images: training images that quantization took its ranges from.
         qat_epochs: epochs of quantization-aware training.
+        evaluation: content of ``evaluation.json``; None where the run is not evaluated yet.
+        decisions: what the validation part decided, by the same names as the variants; none where it decided nothing.
     """
 
     recipe: Recipe
@@ -65,6 +70,8 @@ class CardFacts:
     provenance: Mapping[str, Any]
     calibration_images: int = 0
     qat_epochs: int = 0
+    evaluation: Mapping[str, Any] | None = None
+    decisions: Mapping[str, Decisions] = field(default_factory=dict)
 
     @property
     def leaky(self) -> bool:
@@ -81,15 +88,22 @@ def data_notice(source: str) -> str | None:
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown: the same facts give the same text, and no absolute path is in it."""
     sections = {
+        "Intended use": _intended(facts),
         "What it is not for": _items(_not_for(facts)),
         "Input and output": _input(facts) + _output(facts) + _decision(facts),
+        "When it should abstain": card_evidence.abstention(facts.evaluation, facts.decisions),
         "Files": _files(facts),
         "Training data": _data(facts),
         "How it was made": _facts([*making(facts.recipe), ("Quantization", _quantization(facts))]),
-        "Figures": _figures(facts),
+        "Figures": _figures(facts) + card_evidence.headline(facts.evaluation),
+        "Calibration": card_evidence.calibration(facts.evaluation, facts.decisions),
+        "Operating points": card_evidence.operating_points(facts.evaluation, facts.thresholds),
+        "Subgroups": card_evidence.subgroups(facts.evaluation),
+        "Robustness": card_evidence.robustness(facts.evaluation),
         "Known limits": _items(_limits(facts)),
         "Licence": f"The code of dermdistill is under the MIT licence. {terms_of(facts.source).licence}\n",
         "Provenance": _facts(origin(facts.provenance)) or "Not recorded.\n",
+        "Checklists": checklist_markdown(facts),
     }
     return _head(facts) + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items())
 
@@ -131,6 +145,17 @@ def _leak(facts: CardFacts) -> str:
     )
 
 
+def _intended(facts: CardFacts) -> str:
+    return (
+        "Aim: to find out how small and quick a classifier of dermatoscopic images can be made, and what that costs. "
+        "No hypothesis was stated beforehand.\n\n"
+        "Users: researchers who compare distillation, quantization or evaluation, and who know the limits below. "
+        "It has no role in the care of patients.\n\n"
+        f"Target conditions: {len(class_names(facts.recipe.task))} classes, listed below, of lesions that somebody "
+        "thought worth a dermatoscopic image.\n"
+    )
+
+
 def _not_for(facts: CardFacts) -> Iterator[str]:
     yield "Clinical use of any kind. It is not a medical device, and was not tested as one."
     yield "A diagnosis, or a decision for or against seeing a doctor."
@@ -145,7 +170,8 @@ def _input(facts: CardFacts) -> str:
     return (
         f"Input: an RGB image of {spec.size} x {spec.size} pixels; {RESIZE[spec.resize]}, bilinear, with antialiasing. "
         f"Its values are divided by 255, and normalised with the means {mean} and the deviations {std}. "
-        f"As a tensor: `images`, float32 [batch, 3, {spec.size}, {spec.size}].\n\n"
+        f"As a tensor: `images`, float32 [batch, 3, {spec.size}, {spec.size}]. "
+        "Age, sex and body site are no input.\n\n"
     )
 
 
@@ -191,13 +217,31 @@ def _data(facts: CardFacts) -> str:
     rows = [(f"`{code}`", *(f"{own[code]:,}" for own in counts.values())) for code in class_names(facts.recipe.task)]
     rows += [(name, *(f"{split[name][part]:,}" for part in counts)) for name in ("images", "lesions")]
     proven = "By its id no lesion is in two parts, and no exact copy of an image; `audit.json` of the run shows it."
+    if not is_synthetic(facts.source) and terms_of(facts.source) is not UNKNOWN:
+        proven += " Patients are not recorded: one person may have lesions in two parts."
     repeated = " Images are repeated in it: every copy counts." if sum(split["images"].values()) > facts.images else ""
     return (
         f"Source: {_text(facts.source)}, {facts.images:,} images of {facts.lesions:,} lesions. "
-        f"{terms_of(facts.source).labels}\n\n"
+        f"{terms_of(facts.source).labels} {_kind_of_study(facts)}\n\n"
         f"Split by the protocol {split['protocol']}, seed {split['seed']}. "
         f"{_leak(facts) if facts.leaky else proven}{repeated}\n\n" + table(("images of", *counts), rows)
     )
+
+
+def _kind_of_study(facts: CardFacts) -> str:
+    """What was taken before, and what was left out."""
+    if is_synthetic(facts.source):
+        return "They were drawn before the training."
+    used = sum(facts.split["images"].values())
+    if used > facts.images:
+        left = "Nothing more is known here of what was left out."
+    elif used < facts.images:
+        left = f"{facts.images - used:,} images of the catalog are in no part."
+    else:
+        left = "Every image of the catalog is in a part; none was left out."
+    if terms_of(facts.source) is UNKNOWN:
+        return f"Whether the images were taken for this end is not recorded here. {left}"
+    return f"The images were taken before, for other ends (retrospective). {left}"
 
 
 def _quantization(facts: CardFacts) -> str:
@@ -220,10 +264,11 @@ def _figures(facts: CardFacts) -> str:
         for row in facts.figures
     ]
     if not rows:
-        return "None were made.\n"
+        return "None were made.\n" if facts.evaluation is None else ""
     return (
         (f"{_leak(facts)}\n\n" if facts.leaky else "") + "On the test part, every file in its own runtime. "
-        "These are point estimates; their intervals stand in `evaluation/evaluation.json` of the run. "
+        "These are point estimates; their intervals stand in `evaluation/evaluation.json` of the run"
+        f"{'' if facts.evaluation is None else ', and below'}. "
         "Same label: images with the same most probable class as from the PyTorch student in FP32.\n\n"
         + table(("model", "images", *COLUMNS.values(), "same label"), rows)
     )
@@ -237,5 +282,8 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         yield "The split is leaky, see above: no figure here can be compared with one of a lesion-disjoint split."
     yield "The figures are of one training with one seed. Another seed gives others."
     yield "A threshold that held 95% sensitivity on the validation images can miss more melanomas on others."
-    yield "Ink, rulers, hair, dark corners, another camera or skin can mislead it. No figure here shows how much."
+    shown = facts.evaluation or {}
+    spoilt = "The section Robustness shows how much." if shown.get("robustness") else "No figure here shows how much."
+    yield f"Ink, rulers, hair, dark corners, another camera or skin can mislead it. {spoilt}"
     yield "Whatever an image shows, healthy skin or no skin at all: it names one of its classes."
+    yield "The figures are of one source of images. Other clinics, cameras and patients give others."

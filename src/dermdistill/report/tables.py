@@ -17,6 +17,7 @@ from dermdistill.report.formats import (
     metric_title,
     model_title,
     number,
+    pair_title,
     smaller,
 )
 
@@ -28,7 +29,17 @@ PER_CLASS = {
     "auc": "AUC",
 }
 # A difference of areas is given under the name of the area alone.
-DIFFERENCE_TITLES = {"roc_auc": "Melanoma ROC AUC", "pr_auc": "Melanoma PR AUC"}
+DIFFERENCE_TITLES = {
+    "roc_auc": "Melanoma ROC AUC",
+    "pr_auc": "Melanoma PR AUC",
+    "specificity_at_95_sensitivity": "Melanoma specificity at 95% sensitivity",
+}
+THRESHOLD_TITLES = {
+    "youden": "Youden (sensitivity, specificity)",
+    "at_80_sensitivity": "For 80% sensitivity",
+    "at_90_sensitivity": "For 90% sensitivity",
+    "at_95_sensitivity": "For 95% sensitivity",
+}
 Evaluation = Mapping[str, Any]
 
 
@@ -63,6 +74,29 @@ def difference_rows(evaluation: Evaluation) -> list[Row]:
     pairs = list(evaluation.get("differences", {}).values())
     names = _ordered(list(dict.fromkeys(name for pair in pairs for name in pair)))
     return [Row(difference_title(name), tuple(difference(pair.get(name)) for pair in pairs)) for name in names]
+
+
+def threshold_rows(evaluation: Evaluation) -> list[Row]:
+    """One row an operating point that any model has: its threshold on the probability of melanoma, one cell a model."""
+    chosen = [model.get("thresholds") or {} for model in evaluation["models"].values()]
+    rows = []
+    for name, title in THRESHOLD_TITLES.items():
+        if any(name in values for values in chosen):
+            values = [own.get(name) for own in chosen]
+            cells = [Cell(NOT_COMPUTABLE, word=True) if v is None else Cell(number(v)) for v in values]
+            rows.append(Row(title, tuple(cells)))
+    return rows
+
+
+def delong_rows(evaluation: Evaluation) -> list[Row]:
+    """One row a pair of models: the difference of melanoma ROC AUC by the bootstrap, by DeLong's method, its p."""
+    rows = []
+    for pair, entry in (evaluation.get("delong") or {}).items():
+        p = entry.get("p")
+        drawn = difference((evaluation["differences"].get(pair) or {}).get("roc_auc"))
+        chance = Cell(NOT_COMPUTABLE, word=True) if p is None else Cell("<.001" if p < 0.001 else number(p))
+        rows.append(Row(pair_title(pair), (drawn, difference(entry), chance)))
+    return rows
 
 
 def count_rows(split: Mapping[str, Any], codes: Sequence[str]) -> list[Row]:
@@ -133,6 +167,17 @@ def file_rows(evaluation: Evaluation) -> list[Row]:
         ]
         cells = (Cell(megabytes(entry["bytes"]), f"({entry['bytes']:,} bytes)"), *against, latency(entry))
         rows.append(Row(model_title(name), cells, str(entry.get("path", ""))))
+    return rows
+
+
+def called_rows(called: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """One row a diagnosis of a set that lacks some of them: images, share called by its name, what they are called."""
+    rows = []
+    for code, entry in called.items():
+        few = Cell(f"too few ({entry['n']})", word=True)
+        names = ", ".join(f"{name} {count:,}" for name, count in entry["called"].items())
+        share = few if entry["n"] <= TOO_FEW else estimate(entry["sensitivity"])
+        rows.append(Row(code, (Cell(f"{entry['n']:,}"), share, Cell(names)), CLASS_TITLES.get(code, "")))
     return rows
 
 
