@@ -105,8 +105,13 @@ types: install  ## mypy, strict
 results: install  ## fail where docs/results.md is not what the committed results give
 	$(BIN)/dermdistill results check
 
+# Warnings of the notebook machinery are not ours to mend.
+.PHONY: notebooks
+notebooks: install  ## run the notebooks on synthetic data; nothing is written into them
+	$(BIN)/pytest --nbmake --nbmake-timeout=600 -W default notebooks
+
 .PHONY: check-all
-check-all: lint types test results  ## all that CI runs
+check-all: lint types test notebooks results  ## all that CI runs
 
 .PHONY: bench
 bench: install  ## every benchmark; the last line of each is one JSON object

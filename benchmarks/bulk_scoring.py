@@ -163,7 +163,7 @@ def main() -> None:
         "memory": memory,
         "largest peak / smallest peak": round(max(peaks) / min(peaks), 3),
         "killed_and_resumed": kill,
-        "bundle_sha256": sha256_json(manifest.model_dump(mode="json")),
+        "bundle_sha256": sha256_json(manifest.to_dict()),
         **origin(),
     }
     print(json.dumps(result))

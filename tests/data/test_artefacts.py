@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from dermdistill.data.artefacts import CORNERS, draw_bubbles, draw_corners, draw_hairs
+from dermdistill.data.artefacts import CORNERS, draw_bubbles, draw_corners, draw_hairs, draw_ink
 from dermdistill.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 Picture = npt.NDArray[np.uint8]
@@ -51,6 +51,15 @@ def test_ink_is_blue_and_spares_the_middle_while_it_is_mild() -> None:
         assert not where[34:62, 34:62].any()
         red, _, blue = drawn[where].T
         assert (red - blue < SKIN[0] - SKIN[2]).all()
+
+
+def test_a_stroke_of_ink_is_as_wide_as_asked_for() -> None:
+    areas = []
+    for width in (0.02, 0.06):
+        scene = np.ones((300, 300, 3), dtype=np.float32)
+        draw_ink(np.random.default_rng(4), scene, 1, reach=(0.3, 0.3), width=(width, width), opacity=(1.0, 1.0))
+        areas.append((scene[:, :, 1] < 0.9).mean())
+    assert areas[1] / areas[0] == pytest.approx(3, rel=0.1)
 
 
 def test_a_ruler_lies_along_one_edge_with_even_ticks() -> None:
@@ -105,6 +114,8 @@ def test_a_bubble_is_bright_towards_the_lamp_and_dark_away_from_it() -> None:
     assert 50 < np.ptp(x) < 80
     bright, dark = np.argwhere(change > 0.2).mean(axis=0), np.argwhere(change < -0.1).mean(axis=0)
     assert np.hypot(*(bright - dark)) > 25
+    # The glint lies on the bright side.
+    assert np.hypot(*(np.argwhere(change == change.max())[0] - dark)) > 30
     # What is a radius and a half away from the rim stays as it was.
     far = np.hypot(*(np.indices(change.shape) - np.array([y.mean(), x.mean()])[:, None, None])) > 50
     assert not change[far].any()

@@ -88,9 +88,9 @@ def calibrated(answer, model: str, probs: np.ndarray) -> np.ndarray:
 def plain_cells(answer):
     """Cells of the figures that this module defines; those of calibration, sets and use have tests of their own."""
     for path, cell in cells(answer):
-        if any(f"/{view}/" in path for view in ("diagnosis", "melanoma", "per_class", "differences")):
-            if "/calibration/" not in path and "/conformal/" not in path:
-                yield path, cell
+        own = any(f"/{view}/" in path for view in ("diagnosis", "melanoma", "per_class", "differences"))
+        if own and "/calibration/" not in path and "/conformal/" not in path:
+            yield path, cell
 
 
 def test_answer_has_the_form_of_the_contract(answer):

@@ -193,8 +193,8 @@ def test_sets_name_the_class_that_is_covered_least(evaluation: Json) -> None:
 
 def test_gate_says_its_cost_and_its_use(evaluation: Json) -> None:
     assert told(evaluation)["Does it notice what is no lesion?"] == (
-        "Its gate refuses 1.0% (0.5-1.6) of good images, among them 2 of 167 melanomas, and 97.1% of 700 drawn pictures "
-        "that show no skin."
+        "Its gate refuses 1.0% (0.5-1.6) of good images, among them 2 of 167 melanomas, and 97.1% of 700 drawn "
+        "pictures that show no skin."
     )
 
 

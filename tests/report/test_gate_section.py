@@ -145,6 +145,8 @@ def test_histogram_is_drawn_in_shares_with_its_threshold(evaluation: Json) -> No
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     texts = [item.text or "" for item in ElementTree.fromstring(svg.replace("<svg", f"<svg {spaces}", 1)).iter()]
     assert {"test images (1,500)", "drawn, no skin (700)", "threshold", "% of the pictures"} <= set(texts)
+    ticks = [float(text) for text in texts if re.fullmatch(r"\d+", text)]
+    assert 60 <= max(ticks) <= 100  # 900 of 1500, not 90,000
     other = copy.deepcopy(evaluation)
     other["gate"]["histogram"]["lesions"] = [590, 900, 10]
     assert str(shown(other)["figure"]) != svg

@@ -1,7 +1,9 @@
 import json
 import re
 import shutil
+from base64 import b64decode
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import pandas as pd
 import pytest
 
 from dermdistill.errors import RunFolderError
-from dermdistill.report.downloads import page_script
+from dermdistill.report.downloads import content_policy, page_script
 from dermdistill.report.page import write_report
 from dermdistill.report.results import collect_results
 from dermdistill.report.run_files import REQUIRED, distils_without_control, read_run
+from dermdistill.report.sections import SECTIONS
 
 OPTIONAL = {
     "audit.json": "no audit.json",
@@ -190,6 +193,50 @@ def test_page_asks_for_nothing_outside_itself(html: str, page: Page) -> None:
     assert page.tags.isdisjoint({"link", "iframe", "object", "embed", "base"})
     assert "src" not in {name for tag, name, _ in page.addresses if tag == "script"}
     assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_page_lets_its_own_script_run_and_nothing_else(html: str, page: Page) -> None:
+    (script,) = page.scripts
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert unescape(policy) == content_policy(script)
+    assert html.index("Content-Security-Policy") < html.index("<style>")
+    assert not re.search(r"\son[a-z]+=", html)
+
+
+def test_page_opens_with_conclusions_that_link_to_their_evidence(html: str, page: Page, evaluation: Json) -> None:
+    header = html[html.index('<header id="summary">') : html.index("</header>")]
+    assert page.ids[0] == "summary"
+    assert re.findall(r'<a href="#([a-z]+)">', header) == ["split", "classes", "results", "results", "purpose"]
+    area = shown(evaluation["models"]["student_int8"]["diagnosis"]["macro_auc"])
+    assert f"Macro AUC {area}, balanced accuracy" in header
+
+
+def test_run_without_evidence_owes_none(page: Page) -> None:
+    assert "Not part of this evaluation" not in page.text
+    assert set(page.ids).isdisjoint(section.name for section in SECTIONS)
+
+
+def test_run_with_some_evidence_names_what_is_missing(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    for name in ("teacher/log.jsonl", "student/log.jsonl", "catalog.parquet"):
+        (run / name).unlink()  # drawn for other tests; here they would only take time
+    path = run / "evaluation" / "evaluation.json"
+    content = json.loads(path.read_text())
+    groups = ("surest_mistakes", "missed_melanomas", "least_certain", "benign_like_melanoma")
+    case = {"image_id": "ISIC_1", "true": "nv", "predicted": "nv", "confidence": 0.2, "melanoma_probability": 0.1}
+    content["cases"] = {name: [] for name in groups} | {"lesions": dict.fromkeys(groups, 0), "confusions": []}
+    content["cases"] |= {"model": "student_int8", "least_certain": [case]}
+    path.write_text(json.dumps(content))
+    page = Page(write_report(run).read_text())
+    names = [section.name for section in SECTIONS]
+    assert [name for name in page.ids if name in names] == names
+    assert page.text.count("Not part of this evaluation") == len(names) - 1
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_page_hands_out_its_evaluation(page: Page, whole_run: Path) -> None:
+    (address,) = [address for _, _, address in page.addresses if address.startswith("data:application/json")]
+    assert b64decode(address.partition(",")[2]) == (whole_run / "evaluation" / "evaluation.json").read_bytes()
 
 
 def test_page_shows_every_metric_of_every_model(page: Page, evaluation: Json) -> None:

@@ -49,7 +49,7 @@ def seen_images(
         raise DataError("no image was seen", rule=f"images of the parts {' and '.join(SEEN_PARTS)}")
     ids = sorted(rows, key=lambda image_id: (SEEN_PARTS.index(rows[image_id][0]), image_id))
     return Seen(
-        names=tuple(ids),
+        names=tuple(public_name(image_id) for image_id in ids),
         parts=tuple(rows[image_id][0] for image_id in ids),
         codes=picture_codes([Path(rows[image_id][2]) for image_id in ids], ids),
         lesions=frozenset(public_name(rows[image_id][1]) for image_id in ids) - {""},

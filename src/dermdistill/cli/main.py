@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import bench, bundles, data, litert, recipes, results, studies
+from dermdistill.cli import bench, bundles, compare, data, evaluate, litert, recipes, results, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
@@ -30,6 +30,8 @@ app.add_typer(results.app, name="results")
 app.command()(studies.ablate)
 app.command()(studies.leakage)
 app.command()(studies.students)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(bundles.predict)
 app.command()(bundles.score)
 app.command()(bench.bench)

@@ -98,7 +98,8 @@ def jackknife_weights(
     groups = min(len(lesions), rows)
     places = np.arange(len(lesions))
     group_of = places if groups == len(lesions) else np.random.default_rng(seed).permutation(places) % groups
-    return (group_of[lesion_of] != np.arange(groups)[:, None]).astype(np.uint16)
+    kept: npt.NDArray[np.uint16] = (group_of[lesion_of] != np.arange(groups)[:, None]).astype(np.uint16)
+    return kept
 
 
 def replicates(measure: Measure, weights: npt.NDArray[np.uint16]) -> dict[str, Floats]:
@@ -182,7 +183,7 @@ def acceleration(left_out: Floats) -> float:
     # Influences far below what a float can tell from the figure itself are rounding.
     if squares <= len(defined) * (np.finfo(np.float64).eps * float(np.abs(defined).max())) ** 2:
         return 0.0
-    return float((influence**3).sum()) / (6 * squares**1.5)
+    return float((influence**3).sum() / (6 * squares**1.5))
 
 
 def _check_level(level: float) -> None:
@@ -216,8 +217,7 @@ def estimate(
         )
     bounds = Interval(np.nan, np.nan, 0)
     if not np.isnan(value):
-        by_bca = method == "bca" and left_out is not None
-        bounds = bca_interval(value, samples, left_out) if by_bca else interval(samples)
+        bounds = interval(samples) if left_out is None or method != "bca" else bca_interval(value, samples, left_out)
     named = {"value": value, "low": bounds.low, "high": bounds.high}
     return {name: number_or_none(number) for name, number in named.items()}
 

@@ -64,9 +64,10 @@ def placements(positive: Bools, scores: Floats) -> Placements:
 def _share_below(ranked: Floats, values: Floats) -> Floats:
     """Share of ``ranked`` below each value, ties half; NaN where there is none to rank."""
     ordered = np.sort(ranked)
-    sides = sum(np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    shares: Floats = sides / (2 * len(ordered)) if len(ordered) else np.full(len(values), np.nan)
-    return shares
+    if not len(ordered):
+        return np.full(len(values), np.nan)
+    shares: Floats = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+    return shares / len(ordered)
 
 
 def auc_covariance(positive: Bools, scores: Floats, lesion_ids: npt.ArrayLike | None = None) -> Floats:

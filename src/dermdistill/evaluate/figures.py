@@ -41,7 +41,8 @@ class Scored:
     @property
     def predicted(self) -> Ints:
         """The label that the model gives, [N]."""
-        return self.raw.argmax(axis=1)
+        labels: Ints = self.raw.argmax(axis=1)
+        return labels
 
     @property
     def melanoma(self) -> Bools:

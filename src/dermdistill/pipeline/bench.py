@@ -76,7 +76,7 @@ def bench_bundle(
     runtimes = {case.runtime for case in cases if case.name in found}
     return {
         "bundle": {
-            "content_sha256": sha256_json(manifest.model_dump(mode="json")),
+            "content_sha256": sha256_json(manifest.to_dict()),
             "files": {name: entry.sha256 for name, entry in manifest.files.items()},
         },
         "plan": {

@@ -49,7 +49,7 @@ class ComparedRun:
     @property
     def seed(self) -> int:
         """Training seed."""
-        return int(self.recipe.get("seed", self.provenance.get("seed") or 0))
+        return int(self.recipe.get("seed") or self.provenance.get("seed") or 0)
 
     @property
     def leaky(self) -> bool:
@@ -72,7 +72,8 @@ class ComparedRun:
         """Image, lesion, diagnosis and label of the test part, a row an image."""
         frame = self.predictions
         rows = frame[(frame["split"] == "test") & (frame["model"] == frame["model"].iloc[0])]
-        return rows[[*IMAGE, "label"]].reset_index(drop=True)
+        told: pd.DataFrame = rows[[*IMAGE, "label"]].reset_index(drop=True)
+        return told
 
     def facts(self) -> Json:
         """Where its figures come from, JSON-able."""

@@ -117,10 +117,10 @@ class _Spoilt(Mapping[str, Images]):
 
     def __init__(self, pictures: Images, image_ids: Sequence[str], seed: int) -> None:
         self.pictures = pictures
-        self.keys = [picture_key(seed, image_id) for image_id in image_ids]
+        self.draws = [picture_key(seed, image_id) for image_id in image_ids]
 
     def __getitem__(self, kind: str) -> Images:
-        return corrupt_all(self.pictures, kind, max(SEVERITIES), self.keys)
+        return corrupt_all(self.pictures, kind, max(SEVERITIES), self.draws)
 
     def __iter__(self) -> Iterator[str]:
         return iter(CORRUPTIONS)

@@ -124,7 +124,7 @@ def abstention(evaluation: Evaluation, decided: Decided) -> str:
         return NOT_AVAILABLE.format("nothing was decided about when to abstain; it always answers")
     lines = [line for name, own in decided.items() for line in _promises(title_of(name), own)]
     lines += [line for name, model in _models(evaluation) for line in _kept(title_of(name), model)]
-    lines += _gate((evaluation or {}).get("gate"))
+    lines += gate((evaluation or {}).get("gate"))
     reasons = ", ".join(f"`{reason}`" for reason in (LOW_CONFIDENCE, *REASONS))
     return (
         "The predictor always gives label and probabilities. Beside them it says `abstain`, with its `reasons`, any of "
@@ -133,7 +133,7 @@ def abstention(evaluation: Evaluation, decided: Decided) -> str:
     )
 
 
-def _gate(block: Mapping[str, Any] | None) -> list[str]:
+def gate(block: Mapping[str, Any] | None) -> list[str]:
     """What the look at the picture costs good ones, and what it holds back."""
     if not block:
         return []

@@ -58,7 +58,7 @@ def _context(folder: Path) -> Context:
         "leaky": bool(evaluation.get("leaky")),
         "synthetic": "synthetic" in str(data.get("source", "")).lower(),
         "broken_promise": False,
-        "warnings": _warnings(evaluation),
+        "warnings": warnings(evaluation),
         "no_control": False,
         "recipe_text": "",
         "wrong_items": None,
@@ -97,7 +97,7 @@ def _unusable(path: Path, what: str) -> RunFolderError:
     )
 
 
-def _warnings(evaluation: Json) -> list[str]:
+def warnings(evaluation: Json) -> list[str]:
     """What makes every figure of the page too good."""
     overlap = evaluation.get("overlap") or {}
     if not overlap.get("checked"):

@@ -14,6 +14,7 @@ from dermdistill.errors import RunFolderError
 from dermdistill.report import formats, tables
 from dermdistill.report.comparison_page import SECTIONS, interval_levels
 from dermdistill.report.compression import FILE, compression_markdown, kept_compression, read_compression
+from dermdistill.report.evidence_markdown import evidence_markdown
 from dermdistill.report.facts import command_block, fact_lines, origin_facts
 from dermdistill.report.markdown import plain, table
 from dermdistill.report.run_files import ROLES, RunFiles, distils_without_control, read_run
@@ -118,7 +119,12 @@ def _thinned(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             for kind, curve in (model.get("curves") or {}).items()
         }
         models[name] = {**model, "curves": curves}
-    return {**evaluation, "models": models}
+    # Which lesions are shown or were refused is nobody's business outside the run folder.
+    kept = {key: value for key, value in evaluation.items() if key != "cases"}
+    gate = kept.get("gate")
+    if gate and gate.get("melanomas"):
+        kept["gate"] = {**gate, "melanomas": {**gate["melanomas"], "lesions": []}}
+    return {**kept, "models": models}
 
 
 def write_results_page(results: Path, page: Path) -> Path:
@@ -153,7 +159,7 @@ def results_page(results: Path, page: Path | None = None) -> str:
             split, recipe = _load(results / name / "split.json", kind), results / name / "recipe.yaml"
             alone = recipe.is_file() and distils_without_control(yaml.safe_load(recipe.read_text()), content["models"])
             section = _section(name, content, provenance, split, without_control=alone)
-            sections.append(section + _compression(results / name / FILE))
+            sections.append(section + evidence_markdown(content) + _compression(results / name / FILE))
         else:
             levels |= interval_levels(content)
             sections.append(SECTIONS[kind](name, content, provenance, _picture(results / name / f"{kind}.svg", page)))
