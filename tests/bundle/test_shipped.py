@@ -239,7 +239,7 @@ def test_packed_bundle_holds_the_named_model_card_and_notice(run: Path, tmp_path
         assert packed.files[name] == before.files[name]
     assert packed.decisions == {"student_int8": DECISIONS["student_int8"]}
     assert packed.provenance == {**before.provenance, "packed_from": sha256_file(source / MANIFEST_FILE)}
-    assert (packed.task, packed.preprocess) == (before.task, before.preprocess)
+    assert (packed.task, packed.spec) == (before.task, before.spec)
 
 
 def test_packed_card_says_what_was_left_out(run: Path, tmp_path: Path) -> None:

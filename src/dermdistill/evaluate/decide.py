@@ -18,12 +18,12 @@ from dermdistill.evaluate.figures import AT_SENSITIVITY
 from dermdistill.evaluate.metrics import Bools, Floats
 from dermdistill.evaluate.predictions import prob_columns
 from dermdistill.evaluate.recalibration import choose_calibration
-from dermdistill.evaluate.selective import confidence_threshold
+from dermdistill.evaluate.selective import TARGET_COVERAGE, confidence_threshold
 from dermdistill.labels import Task, melanoma_index
 
 # What prediction sets promise for each class, and which share of images is to be answered.
 SET_COVERAGE = 0.9
-ANSWERED = 0.8
+ANSWERED = TARGET_COVERAGE
 
 # By model: the decisions, and how its calibration was chosen.
 Decided = dict[str, tuple[Decisions, dict[str, Any]]]
