@@ -293,7 +293,7 @@ def test_bundle_verify_and_diff(call: Any, finished: Path, tmp_path: Path) -> No
     bundle = finished / "bundle"
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     whole = call("bundle", "verify", bundle)
-    assert whole.status == 0 and f"{bundle}: whole, 4 files" in whole.out
+    assert whole.status == 0 and f"{bundle}: whole, 5 files" in whole.out
     same = call("bundle", "diff", bundle, other)
     assert (same.status, same.out) == (0, "the two bundles are the same\n")
     (other / "model.int8.onnx").unlink()

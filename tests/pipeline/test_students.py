@@ -41,6 +41,9 @@ SETTINGS = [
     "compress.calibration_images=8",
     "evaluate.bootstrap_samples=50",
     "evaluate.latency_repeats=5",
+    "evaluate.permutations=50",
+    "evaluate.robustness_images=4",
+    "evaluate.not_skin_images=12",
 ]
 NARROW, WIDE, LOST, VIT = "narrow", "wide", "lost", "vit"
 PLAN = StudentsPlan((WIDE, NARROW), seeds=1)
