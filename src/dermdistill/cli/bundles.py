@@ -136,7 +136,7 @@ def _print_table(images: "list[Path]", predictions: "list[Prediction]") -> None:
             ", ".join(reason.replace("_", " ") for reason in prediction.reasons),
         )
     # A pipe gets whole lines, however long the names of the files are.
-    width = None if sys.stdout.isatty() else 80 + max((len(str(image)) for image in images), default=0)
+    width = None if sys.stdout.isatty() else 240 + max((len(str(image)) for image in images), default=0)
     Console(width=width, highlight=False, emoji=False).print(table)
     typer.echo("Research software, not a medical device.", err=True)
 
