@@ -138,9 +138,11 @@ def gate(block: Mapping[str, Any] | None) -> list[str]:
     if not block:
         return []
     clean, drawn = block["clean"]["any"], block["not_skin"]["all"]
+    if drawn["flagged"] is None:
+        return [f"The look at the picture flags {clean['flagged']:,} of {clean['n']:,} test images."]
     return [
         f"The look at the picture flags {clean['flagged']:,} of {clean['n']:,} test images, "
-        f"and {drawn['flagged']:,} of {drawn['n']:,} drawn pictures that show no skin."
+        f"and {drawn['flagged']:.1%} of {drawn['n']:,} drawn pictures that show no skin."
     ]
 
 

@@ -13,12 +13,14 @@ MODEL_TITLES = {
     "student": "Student FP32",
     "student_int8": "Student INT8",
     "no_teacher": "No teacher",
+    "student_int8_flips": "Student INT8, 4 views",
 }
 MODEL_PHRASES = {
     "teacher": "teacher",
     "student": "FP32 student",
     "student_int8": "INT8 student",
     "no_teacher": "student without a teacher",
+    "student_int8_flips": "INT8 student's average over four views",
 }
 CLASS_TITLES = {diagnosis.code: diagnosis.name for diagnosis in DIAGNOSES} | {REST: "All other diagnoses"}
 METRIC_TITLES = {
