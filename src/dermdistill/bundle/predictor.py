@@ -54,8 +54,9 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = _ORT_ERROR
-    # x86 without VNNI adds pairs of uint8 x int8 products in 16 bits, which overflow: 9% of the shipped INT8 file's labels
-    # changed, and balanced accuracy fell by .07. This makes such processors multiply exactly; others ignore it.
+    # x86 without VNNI adds pairs of uint8 x int8 products in 16 bits, which overflow: 9% of the shipped INT8 file's
+    # labels changed, and balanced accuracy fell by .07. This makes such processors multiply exactly; others ignore
+    # it.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
