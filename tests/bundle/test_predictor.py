@@ -16,7 +16,7 @@ from scipy.special import softmax as scipy_softmax
 from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.latency import latency_ms
 from dermdistill.bundle.manifest import write_manifest
-from dermdistill.bundle.predictor import OnnxClassifier, Predictor, _quantizes_activations, decide, softmax
+from dermdistill.bundle.predictor import OnnxClassifier, Predictor, decide, softmax
 from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import CODES, Task, class_names
@@ -277,16 +277,3 @@ def test_bundle_needs_no_training_package(module: str) -> None:
 
 def test_the_check_for_training_packages_can_fail() -> None:
     assert "pandas" in _training_packages_after("import dermdistill.bundle.predictor, pandas")
-
-
-@pytest.mark.parametrize(
-    ("operators", "told"),
-    [(["QuantizeLinear", "DequantizeLinear"], True), (["DequantizeLinear"], False), (["DynamicQuantizeLinear"], False)],
-)
-def test_exact_products_are_asked_for_where_activations_are_quantized(
-    tmp_path: Path, operators: list[str], told: bool
-) -> None:
-    nodes = [helper.make_node(name, ["x", "scale"], [f"y{place}"]) for place, name in enumerate(operators)]
-    graph = helper.make_graph(nodes, "graph", [], [])
-    onnx.save(helper.make_model(graph), str(tmp_path / "model.onnx"))
-    assert _quantizes_activations(tmp_path / "model.onnx") is told

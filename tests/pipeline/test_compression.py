@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dermdistill.bundle.manifest import read_manifest
+from dermdistill.bundle.fingerprints import SEEN_FILE
+from dermdistill.bundle.manifest import CARD_FILE, read_manifest
 from dermdistill.bundle.predictor import Predictor
 from dermdistill.bundle.variants import VARIANTS
 from dermdistill.config import Recipe
@@ -67,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_every_file_is_made_measured_and_told_from_comparisons(run: Path) -> None:
     record = json.loads((run / "compression" / "compression.json").read_text())
     manifest = read_manifest(run / "bundle")
-    assert set(manifest.files) == {variant.file for variant in VARIANTS.values()} | {"MODEL_CARD.md"}
+    assert set(manifest.files) == {variant.file for variant in VARIANTS.values()} | {CARD_FILE, SEEN_FILE}
     assert set(VARIANTS) < set(record["files"])
     others = set(record["files"]) - set(VARIANTS)
     assert others in (

@@ -139,7 +139,7 @@ def test_killed_ten_times_and_resumed_it_ends_with_the_same_weights(unbroken: Pa
     env, out = environment(tmp_path / "cache"), tmp_path / "run"
     stages = json.loads((unbroken / "run.json").read_text())["stages"]
     work = sum(stage["seconds"] for stage in stages.values())
-    kills = sum(kill_at_work(out, env, draw.uniform(0.0, 3 * work / KILLS)) for _ in range(KILLS))
+    kills = sum(kill_at_work(out, env, draw.uniform(0.0, 1.6 * work / KILLS)) for _ in range(KILLS))
     assert kills == KILLS, "the run ended before its last kill: the test would prove less than it says"
     assert not (out / "provenance.json").exists(), "the run was complete before its last kill"
     done = subprocess.run(command(out, "--resume"), env=env, capture_output=True, text=True, check=False)

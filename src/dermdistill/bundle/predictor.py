@@ -12,6 +12,7 @@ import onnxruntime
 from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.manifest import read_manifest
 from dermdistill.bundle.variants import FP32_FILE, INT8_FILE, MODEL_NAMES
+from dermdistill.compress.exact_int8 import ask_exact_products
 from dermdistill.errors import BundleError, ConfigError, DataError
 from dermdistill.labels import melanoma_index
 from dermdistill.pictures import PictureError, read_content, read_pixels
@@ -45,14 +46,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
-def _quantizes_activations(path: Path) -> bool:
-    """Whether a file has QuantizeLinear nodes: an operator's name in protobuf is a tag, its length and its letters."""
-    try:
-        return b"\x22\x0eQuantizeLinear" in path.read_bytes()
-    except OSError:
-        return False  # ONNX Runtime says what is wrong with it
-
-
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     if threads < 1:
         raise ConfigError(f"threads is {threads}", rule="at least 1")
@@ -62,11 +55,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = _ORT_ERROR
-    if _quantizes_activations(path):
-        # x86 without VNNI adds pairs of uint8 x int8 products in 16 bits, which overflow: 9% of the shipped INT8 file's
-        # labels changed, and balanced accuracy fell by .07. This makes such processors multiply exactly; others
-        # ignore it. Files with int8 weights alone have no such products, and cannot be run with it.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    ask_exact_products(options, path)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:

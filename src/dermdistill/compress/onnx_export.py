@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from dermdistill.atomic import atomic_path, make_folder
+from dermdistill.compress.exact_int8 import ask_exact_products
 from dermdistill.errors import ExportError
 from dermdistill.preprocess import PreprocessSpec, normalise
 
@@ -63,6 +64,7 @@ def run_onnx(path: Path, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = _ORT_ERROR
+    ask_exact_products(options, path)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: inputs})[0], dtype=np.float32)
 
