@@ -15,9 +15,9 @@ def quantizes_activations(path: Path) -> bool:
 def ask_exact_products(options: Any, path: Path) -> None:
     """Set the session options of ONNX Runtime for a file that quantizes activations.
 
-    x86 without VNNI adds pairs of uint8 x int8 products in 16 bits, which overflow: 9% of the labels of the shipped file
-    changed, and balanced accuracy fell by .07. With this such processors multiply exactly; others ignore it. Files with
-    int8 weights alone have no such products, and cannot be run with it.
+    x86 without VNNI adds pairs of uint8 x int8 products in 16 bits, which overflow: 9% of the labels of the shipped
+    file changed, and balanced accuracy fell by .07. With this such processors multiply exactly; others ignore it.
+    Files with int8 weights alone have no such products, and cannot be run with it.
     """
     if quantizes_activations(path):
         options.add_session_config_entry("session.x64quantprecision", "1")
