@@ -67,9 +67,11 @@ demo: install  ## the whole pipeline on synthetic lesions, into runs/demo
 	set -x; $(BIN)/dermdistill run quick --out runs/demo $$resume
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
+# One worker a core, and one thread a worker: two threads each would stand in each other's way. A file stays with one
+# worker, so that what its tests share is made once; files keep their order, in which the longest are not the last.
 .PHONY: test
 test: install  ## all tests; those on the real HAM10000 are skipped, loudly, where it is missing
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # litert-torch brings an anyio whose pytest plugin warns, and a warning is an error here.
 .PHONY: litert

@@ -132,14 +132,24 @@ def kill_at_work(out: Path, env: dict[str, str], delay: float) -> bool:
     return process.returncode != 0
 
 
+def seconds_left(out: Path, stages: dict[str, dict[str, float]]) -> float:
+    """What the stages that a run has not finished took in the unbroken one."""
+    record = out / "run.json"
+    done = json.loads(record.read_text())["stages"] if record.is_file() else {}
+    return sum(stage["seconds"] for name, stage in stages.items() if name not in done)
+
+
 @pytest.mark.slow
 def test_killed_ten_times_and_resumed_it_ends_with_the_same_weights(unbroken: Path, tmp_path: Path) -> None:
-    """Kill -9 at ten random moments of the work, spread over all of it; resume each time."""
+    """Kill -9 at ten random moments, spread over what is left of the work each time; resume each time."""
     draw = random.Random(0)
     env, out = environment(tmp_path / "cache"), tmp_path / "run"
     stages = json.loads((unbroken / "run.json").read_text())["stages"]
-    work = sum(stage["seconds"] for stage in stages.values())
-    kills = sum(kill_at_work(out, env, draw.uniform(0.0, 1.6 * work / KILLS)) for _ in range(KILLS))
+    kills = 0
+    for later in reversed(range(KILLS)):
+        # on average an equal share of what is left, at most a share and a half: the last one cannot come too late
+        reach = 1.5 * seconds_left(out, stages) / (later + 2)
+        kills += kill_at_work(out, env, draw.uniform(0.0, reach))
     assert kills == KILLS, "the run ended before its last kill: the test would prove less than it says"
     assert not (out / "provenance.json").exists(), "the run was complete before its last kill"
     done = subprocess.run(command(out, "--resume"), env=env, capture_output=True, text=True, check=False)

@@ -39,12 +39,22 @@ def evaluate(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Go on where nothing says what the model has seen.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as evaluate.robustness_images=0. Repeatable."),
+    ] = None,
 ) -> None:
     """Evaluate a model on images from elsewhere, with its own thresholds, after a look for images that it has seen."""
     from dermdistill.errors import ConfigError
 
     if on is None:
-        given = {"--reader": reader, "--out": out, "--drop-overlap": drop_overlap, "--unchecked": unchecked}
+        given = {
+            "--reader": reader,
+            "--out": out,
+            "--drop-overlap": drop_overlap,
+            "--unchecked": unchecked,
+            "--set": settings,
+        }
         lone = [name for name, value in given.items() if value]
         if lone:
             raise ConfigError(
@@ -53,6 +63,7 @@ def evaluate(
         _print_own(source)
         return
     from dermdistill.pipeline.evaluate_other import evaluate_other
+    from dermdistill.recipes.load import evaluate_settings
 
     folder = out or Path(f"{source.resolve().name}-on-{on.resolve().stem}")
     result = evaluate_other(
@@ -62,7 +73,8 @@ def evaluate(
         out=folder,
         drop_overlap=drop_overlap,
         unchecked=unchecked,
-        command=_command(source, on, reader, drop_overlap=drop_overlap, unchecked=unchecked),
+        config=evaluate_settings(settings or []),
+        command=_command(source, on, reader, settings or [], drop_overlap=drop_overlap, unchecked=unchecked),
     )
     _print_figures(result)
     for line in result["scored"]:
@@ -70,12 +82,15 @@ def evaluate(
     typer.echo(f"report: {folder / 'report.html'}")
 
 
-def _command(source: Path, on: Path, reader: str | None, *, drop_overlap: bool, unchecked: bool) -> str:
+def _command(
+    source: Path, on: Path, reader: str | None, settings: list[str], *, drop_overlap: bool, unchecked: bool
+) -> str:
     """The command for the provenance, with the last part alone of every path."""
     words = ["dermdistill evaluate", source.name, "--on", on.name]
     words += ["--reader", reader] if reader else []
     words += ["--drop-overlap"] if drop_overlap else []
     words += ["--unchecked"] if unchecked else []
+    words += [word for setting in settings for word in ("--set", setting)]
     return " ".join(words)
 
 

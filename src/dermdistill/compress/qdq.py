@@ -86,6 +86,8 @@ class Repair:
             self._unsigned(node)
         for node in [node for node in self.graph.node if node.op_type in LAYERS]:
             self._integer_bias(node)
+        for node in list(self._activations("DequantizeLinear")):
+            self._own_zero(node)
         drop_unused(self.graph)
 
     def _activations(self, kind: str) -> Iterator[onnx.NodeProto]:
@@ -131,6 +133,12 @@ class Repair:
                 )
         for node in (quantize, *self.users.get(quantize.output[0], [])):
             node.input[2] = self._add(f"{node.input[2]}_unsigned", shifted)
+
+    def _own_zero(self, dequantize: onnx.NodeProto) -> None:
+        """int8 weights get zero points of their own: ONNX Runtime asks for it where it rewrites both."""
+        weight, zero = dequantize.input[0], dequantize.input[2] if len(dequantize.input) > 2 else ""
+        if weight in self.constants and zero in self.constants and self._value(zero).dtype == np.int8:
+            dequantize.input[2] = self._add(f"{weight}_zero", self._value(zero))
 
     def _integer_bias(self, layer: onnx.NodeProto) -> None:
         """A float bias becomes int32 with the scale of the products that it is added to."""

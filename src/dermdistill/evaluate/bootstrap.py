@@ -10,7 +10,9 @@ bias and for a spread that changes with the figure, which needs the figure witho
 from ``jackknife_weights``.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -113,8 +115,16 @@ def replicates(measure: Measure, weights: npt.NDArray[np.uint16]) -> dict[str, F
         {name: [S]}.
     """
     rows = max(LEAST_ROWS, BLOCK_VALUES // weights.shape[1])
-    blocks = [measure(_block(weights[start : start + rows])) for start in range(0, len(weights), rows)]
+    starts = range(0, len(weights), rows)
+    # NumPy lets go of the interpreter while it computes; the blocks do not depend on the number of threads.
+    with ThreadPoolExecutor(max(1, min(_cores(), len(starts)))) as threads:
+        blocks = list(threads.map(lambda start: measure(_block(weights[start : start + rows])), starts))
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _block(weights: npt.NDArray[np.uint16]) -> Floats:

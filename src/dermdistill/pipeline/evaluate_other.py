@@ -7,16 +7,17 @@ predictions on validation. Before any figure the new set is compared with what t
 
 import datetime as dt
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dermdistill.atomic import atomic_folder, write_json
 from dermdistill.bundle.fingerprints import SEEN_FILE
 from dermdistill.bundle.manifest import MANIFEST_FILE
-from dermdistill.bundle.predictor import OnnxClassifier, softmax
+from dermdistill.bundle.predictor import OnnxClassifier
 from dermdistill.config import EvaluateConfig
 from dermdistill.data.other_sets import OtherSet, detect_reader, read_other_set
 from dermdistill.data.overlap import LISTED, Overlap, Seen, find_overlap, picture_looks
@@ -34,6 +35,7 @@ from dermdistill.evaluate.partial_labels import (
     other_rows,
 )
 from dermdistill.labels import Task
+from dermdistill.pipeline.evidence import Shown, gate_evidence, robustness_evidence, subgroup_evidence
 from dermdistill.pipeline.model_source import OtherModel, Source, read_source, what_was_seen
 from dermdistill.provenance import origin, sha256_file, sha256_json
 
@@ -80,10 +82,12 @@ def evaluate_other(
     other = read_other_set(on, reader or detect_reader(on))
     frame, overlap, seen = _compared(models, other, on, drop_overlap=drop_overlap, unchecked=unchecked)
     scoring = choose_scoring(frame["diagnosis"].tolist(), models.manifest.task)
-    with atomic_folder(out) as folder:
-        rows = _predicted(models.models, frame, models.manifest.task, folder)
+    with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".pictures.", dir=folder) as scratch:
+        shown = _shown(models.models, frame, Path(scratch))
+        rows = _predicted(shown, frame, models.manifest.task)
         result = {
             **_figures(rows, models, scoring, settings),
+            **_evidence(shown, rows, frame, models, scoring, settings),
             "protocol": PROTOCOL,
             "leaky": False,
             "source": _about(models, on, other, len(frame)),
@@ -160,16 +164,47 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
-def _predicted(models: Sequence[OtherModel], frame: pd.DataFrame, task: Task, folder: Path) -> pd.DataFrame:
-    """Raw probabilities of every model on every image; the pictures are kept for that time alone."""
-    tables = []
-    with tempfile.TemporaryDirectory(prefix=".pictures.", dir=folder) as scratch:
-        for model in models:
-            store = open_store(frame, model.spec, Path(scratch))
-            images = store.images[store.rows(frame["image_id"])]
-            logits = OnnxClassifier(model.path, model.spec, threads=THREADS).logits(images)
-            tables.append(other_rows(model.name, frame, softmax(logits), task))
-    return pd.concat(tables, ignore_index=True)
+def _shown(models: Sequence[OtherModel], frame: pd.DataFrame, scratch: Path) -> dict[str, Shown]:
+    """Every model with the images at its own input size, which lie in a folder that the caller takes away."""
+    shown = {}
+    for model in models:
+        store = open_store(frame, model.spec, scratch)
+        images = store.images[store.rows(frame["image_id"])]
+        shown[model.name] = Shown(OnnxClassifier(model.path, model.spec, threads=THREADS), images, model.decisions)
+    return shown
+
+
+def _predicted(shown: Mapping[str, Shown], frame: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Raw probabilities of every model on every image."""
+    return pd.concat(
+        [other_rows(name, frame, model.raw(model.images), task) for name, model in shown.items()], ignore_index=True
+    )
+
+
+def _evidence(
+    shown: Mapping[str, Shown],
+    rows: pd.DataFrame,
+    frame: pd.DataFrame,
+    source: Source,
+    scoring: Scoring,
+    settings: EvaluateConfig,
+) -> Json:
+    """Who is failed, what breaks a model, what it should not answer; the first alone where labels are partial."""
+    task, gate = source.manifest.task, source.manifest.gate
+    own = {name: rows[rows["model"] == name].reset_index(drop=True) for name in shown}
+    decisions = {name: model.decisions for name, model in shown.items()}
+    if scoring.task != task:
+        two = {name: melanoma_decisions(model) for name, model in decisions.items()}
+        own = {name: melanoma_rows(table, decisions[name]) for name, table in own.items()}
+        return {"subgroups": subgroup_evidence(own, two, frame, task=scoring.task, config=settings)}
+    labels = next(iter(own.values()))["label"].to_numpy(dtype=np.int64)
+    lesions, ids = frame["lesion_id"].to_numpy(), frame["image_id"].tolist()
+    found = {
+        "subgroups": subgroup_evidence(own, decisions, frame, task=task, config=settings),
+        "robustness": robustness_evidence(shown, labels, lesions, ids, task=task, config=settings),
+        "gate": gate and gate_evidence(gate, shown, labels, lesions, ids, task=task, config=settings),
+    }
+    return {name: block for name, block in found.items() if block is not None}
 
 
 def _figures(rows: pd.DataFrame, source: Source, scoring: Scoring, settings: EvaluateConfig) -> Json:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dermdistill.config import Recipe
+from dermdistill.config import EvaluateConfig, Recipe
 from dermdistill.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,6 +45,28 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
         ConfigError: with every fault and the keys that exist beside an unknown one.
     """
     return parse_config(Recipe, values, source=f"recipe {source!r}")
+
+
+def evaluate_settings(settings: list[str]) -> EvaluateConfig:
+    """The section ``evaluate`` with some keys changed, for an evaluation outside any run.
+
+    Args:
+        settings: ``evaluate.key=value`` each, as in ``load_recipe``.
+
+    Raises:
+        ConfigError: another section, an unknown key, or a value that cannot work.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        _apply(values, setting)
+    others = sorted(set(values) - {"evaluate"})
+    if others:
+        raise ConfigError(
+            f"--set {others[0]}: is no key of this command",
+            rule="a finished model is evaluated: keys of the section evaluate alone can be set",
+            next_step="--set evaluate.robustness_images=0, for example",
+        )
+    return parse_config(EvaluateConfig, values.get("evaluate", {}), source="evaluate")
 
 
 def parse_config(model: type[Config], values: Any, *, source: str) -> Config:
