@@ -277,7 +277,7 @@ class EvaluateConfig(Frozen):
     latency_repeats: int = Field(200, ge=5, le=100_000)
     flips: bool = Field(False, description="also the INT8 student's average over an image and its three reflections")
     permutations: int = Field(1000, ge=50, le=100_000, description="of each test for a gap between subgroups")
-    robustness_images: int = Field(300, ge=0, le=100_000, description="test images that are disturbed; 0 is off")
+    robustness_images: int = Field(200, ge=0, le=100_000, description="test images that are disturbed; 0 is off")
     not_skin_images: int = Field(700, ge=0, le=100_000, description="drawn images that show no skin; 0 is off")
 
 

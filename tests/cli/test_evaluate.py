@@ -16,7 +16,6 @@ from dermdistill.bundle.decisions import Decisions
 from dermdistill.bundle.fingerprints import write_fingerprints
 from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.variants import INT8_FILE
-from dermdistill.config import EvaluateConfig
 from dermdistill.pipeline import evaluate_other
 from dermdistill.preprocess import PreprocessSpec
 
@@ -32,9 +31,8 @@ def save(path: Path, seed: int) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No page is drawn and intervals come from few draws: neither is what is looked at here."""
+    """No page is drawn: it is not what is looked at here."""
     monkeypatch.setattr(evaluate_other, "_write_report", lambda folder, *_: (folder / "report.html").write_text("page"))
-    monkeypatch.setattr(evaluate_other, "EvaluateConfig", lambda: EvaluateConfig(bootstrap_samples=50))
 
 
 @pytest.fixture
@@ -71,7 +69,8 @@ def place(tmp_path: Path) -> Path:
 def test_evaluate_prints_overlap_before_figures_and_writes_its_folder(
     call: Call, bundle: Path, place: Path, tmp_path: Path
 ) -> None:
-    done = call("evaluate", bundle, "--on", place, "--reader", "folder", "--out", tmp_path / "out")
+    few = ("--set", "evaluate.bootstrap_samples=50")
+    done = call("evaluate", bundle, "--on", place, "--reader", "folder", "--out", tmp_path / "out", *few)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert lines[0] == (
@@ -87,7 +86,27 @@ def test_evaluate_prints_overlap_before_figures_and_writes_its_folder(
     assert "not scored: figures over seven diagnoses" in done.err
     assert lines[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert provenance["command"] == "dermdistill evaluate bundle --on elsewhere --reader folder"
+    assert provenance["command"] == (
+        "dermdistill evaluate bundle --on elsewhere --reader folder --set evaluate.bootstrap_samples=50"
+    )
+    assert provenance["evaluate"]["bootstrap_samples"] == 50
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("student.epochs=5", "--set student: is no key of this command"),
+        ("evaluate.bootstrap=5", "bootstrap_samples"),
+        ("evaluate.bootstrap_samples=5", "evaluate cannot work"),
+    ],
+)
+def test_settings_of_anything_but_the_evaluation_are_refused(
+    call: Call, bundle: Path, place: Path, tmp_path: Path, setting: str, expected: str
+) -> None:
+    done = call("evaluate", bundle, "--on", place, "--out", tmp_path / "out", "--set", setting)
+    assert done.status == 2
+    assert expected in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_names_its_folder_itself(

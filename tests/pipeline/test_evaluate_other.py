@@ -15,6 +15,7 @@ from scipy.special import softmax
 
 from dermdistill.bundle.decisions import POINTS, Calibration, Decisions
 from dermdistill.bundle.fingerprints import SEEN_FILE, write_fingerprints
+from dermdistill.bundle.image_gate import ImageGate, fit_gate
 from dermdistill.bundle.manifest import write_manifest
 from dermdistill.bundle.variants import FP32_FILE, INT8_FILE
 from dermdistill.config import DataConfig, EvaluateConfig
@@ -31,7 +32,7 @@ from dermdistill.preprocess import PreprocessSpec, normalise, resize_image
 from dermdistill.recipes.load import load_recipe
 
 SPEC = PreprocessSpec(24)
-CONFIG = EvaluateConfig(bootstrap_samples=50)
+CONFIG = EvaluateConfig(bootstrap_samples=50, permutations=50, robustness_images=0, not_skin_images=0)
 DECISIONS = Decisions(Calibration("temperature", (0.7,) * 7, (0.0,) * 7), {"youden": 0.2, "at_95_sensitivity": 0.15})
 NAMES = {"mel": "melanoma", "nv": "nevus"}
 WRITE_REPORT = pipeline._write_report
@@ -72,7 +73,7 @@ def write_images(root: Path, classes: dict[str, int], first: int = 0) -> Path:
     return root
 
 
-def write_bundle(folder: Path, training: Path | None) -> Path:
+def write_bundle(folder: Path, training: Path | None, gate: ImageGate | None = None) -> Path:
     folder.mkdir(parents=True)
     write_model(folder / FP32_FILE, weights_of(0))
     write_model(folder / INT8_FILE, weights_of(1))
@@ -88,7 +89,7 @@ def write_bundle(folder: Path, training: Path | None) -> Path:
             parts=parts,
         )
     names = {"student": DECISIONS, "student_int8": DECISIONS}
-    write_manifest(folder, task="diagnosis", spec=SPEC, decisions=names, provenance={"recipe": "edge"})
+    write_manifest(folder, task="diagnosis", spec=SPEC, decisions=names, provenance={"recipe": "edge"}, gate=gate)
     return folder
 
 
@@ -163,6 +164,22 @@ def test_a_bundle_on_all_seven_diagnoses(tmp_path: Path, bundle: Path, monkeypat
     assert str(tmp_path) not in json.dumps([evaluation, provenance])
 
 
+def test_pictures_give_the_evidence_of_a_run_too(tmp_path: Path, training: Path) -> None:
+    """Who is failed, what breaks the models, and what they should not answer, on the images that are evaluated."""
+    known = np.stack([resize_image(photo(seed), SPEC) for seed in range(1000, 1060)])
+    bundle = write_bundle(tmp_path / "with_gate", training, fit_gate(known[:40], known[40:]))
+    place = write_images(tmp_path / "elsewhere", dict.fromkeys(CODES, 3))
+    config = CONFIG.model_copy(update={"robustness_images": 7, "not_skin_images": 12})
+    evaluation = evaluate_other(bundle, place, out=tmp_path / "out", config=config)
+    assert evaluation["robustness"]["sample"]["images"] == 7
+    assert list(evaluation["robustness"]["models"]) == ["student", "student_int8"]
+    gate = ImageGate.from_dict(json.loads((bundle / "manifest.json").read_text())["gate"])
+    shown = np.stack([resize_image(photo(seed), SPEC) for seed in range(21)])
+    assert evaluation["gate"]["clean"]["any"]["flagged"] == sum(map(bool, gate.check(shown)))
+    assert evaluation["gate"]["n"] == {"images": 21, "lesions": 21, "not_skin": 12}
+    assert list(evaluation["subgroups"]["models"]) == ["student", "student_int8"]
+
+
 def test_partial_labels_are_scored_by_melanoma_alone(tmp_path: Path, bundle: Path) -> None:
     place = write_images(tmp_path / "elsewhere", {"melanoma": 6, "nevus": 9, "benign": 7, "SCC": 3})
     evaluation = evaluate_other(bundle, place, reader="folder", out=tmp_path / "out", config=CONFIG)
@@ -180,6 +197,7 @@ def test_partial_labels_are_scored_by_melanoma_alone(tmp_path: Path, bundle: Pat
     called = (scores >= 0.15)[own["diagnosis"] == "mel"].mean()
     figure = evaluation["models"]["student"]["melanoma"]["sensitivity_at_95_sensitivity"]
     assert figure["value"] == pytest.approx(called)
+    assert "subgroups" in evaluation and not {"robustness", "gate"} & set(evaluation)
 
 
 def test_overlap_is_refused_and_named_before_anything_is_written(tmp_path: Path, bundle: Path, training: Path) -> None:
