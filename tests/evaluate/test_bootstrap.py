@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate import bootstrap, metrics
+from dermdistill.evaluate.calibration import ece
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -271,12 +272,40 @@ def test_bca_is_undefined_where_all_replicates_lie_on_one_side():
     assert np.isnan(bootstrap.bca_interval(0.5, np.full(4, np.nan), np.arange(3.0)).low)
 
 
+def test_centred_interval_is_as_wide_as_the_percentile_one_and_has_the_value_inside():
+    samples = np.append(np.random.default_rng(1).normal(0.05, 0.01, size=2000), np.nan)
+    plain, moved = bootstrap.interval(samples), bootstrap.centred_interval(0.03, samples)
+    assert plain.low > 0.03, "all of it lies above the value"
+    assert moved.low < 0.03 < moved.high and moved.skipped == 1
+    assert moved.high - moved.low == pytest.approx(plain.high - plain.low)
+    assert bootstrap.centred_interval(0.005, samples).low == 0.0
+    assert np.isnan(bootstrap.centred_interval(0.5, np.full(4, np.nan)).low)
+
+
+def test_centred_interval_covers_the_error_of_a_calibrated_model_where_percentiles_do_not():
+    """The expected calibration error of samples of one size is what the interval of each of them should hold."""
+    rng, errors, cells = np.random.default_rng(0), [], []
+    for _ in range(60):
+        confidence = rng.uniform(0.05, 0.95, 300)
+        outcome = rng.random(300) < confidence
+        weights = bootstrap.lesion_weights(np.arange(300), samples=200, seed=0)
+        errors.append(float(ece(outcome, confidence)))
+        cells.append((errors[-1], np.asarray(ece(outcome, confidence, weights=weights.astype(float)))))
+    truth = np.mean(errors)
+    plain = [(bounds := bootstrap.interval(samples)).low <= truth <= bounds.high for _, samples in cells]
+    centred = [(bounds := bootstrap.centred_interval(*cell)).low <= truth <= bounds.high for cell in cells]
+    assert np.mean(centred) > 0.9
+    assert np.mean(plain) < 0.7
+
+
 def test_estimate_gives_the_interval_that_was_asked_for():
     samples, left_out = np.random.default_rng(0).gamma(2.0, size=500), np.array([1.9, 2.0, 1.6])
     plain, corrected = bootstrap.interval(samples), bootstrap.bca_interval(2.0, samples, left_out)
     assert bootstrap.estimate(2.0, samples) == {"value": 2.0, "low": plain.low, "high": plain.high}
     cell = bootstrap.estimate(2.0, samples, method="bca", left_out=left_out)
     assert cell == {"value": 2.0, "low": corrected.low, "high": corrected.high} and cell["low"] != plain.low
+    moved = bootstrap.centred_interval(2.0, samples)
+    assert bootstrap.estimate(2.0, samples, method="centred") == {"value": 2.0, "low": moved.low, "high": moved.high}
     nothing = {"value": None, "low": None, "high": None}
     assert bootstrap.estimate(np.nan, samples, method="bca", left_out=left_out) == nothing
     for words in ({"method": "bca"}, {"method": "normal", "left_out": left_out}):

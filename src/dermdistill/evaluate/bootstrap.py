@@ -7,7 +7,9 @@ copied, and two models measured with the same rows are compared on the same draw
 
 Percentile intervals take the replicates as they are. BCa intervals (Efron, JASA 82:171, 1987) correct them for
 bias and for a spread that changes with the figure, which needs the figure without each lesion: rows of weights too,
-from ``jackknife_weights``.
+from ``jackknife_weights``. Centred intervals are percentile intervals moved by the bootstrap's estimate of its own bias
+(Efron and Tibshirani 1993, ch. 10): a calibration error grows with every source of noise, so that all replicates may
+lie above the figure, where BCa has no answer.
 """
 
 import os
@@ -23,7 +25,7 @@ from scipy.special import ndtr, ndtri
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.metrics import Floats
 
-Method = Literal["percentile", "bca"]
+Method = Literal["percentile", "bca", "centred"]
 Measure = Callable[[Floats], Mapping[str, Floats]]
 LEVEL = 0.95
 # Weights of one block: 2 MB, so that sorting, summing and comparing stay in the processor's cache.
@@ -177,6 +179,24 @@ def bca_interval(value: float, values: Floats, left_out: Floats, *, level: float
     return Interval(float(low), float(high), skipped)
 
 
+def centred_interval(value: float, values: Floats, *, level: float = LEVEL) -> Interval:
+    """Percentile interval moved so that the replicates' mean lies on the value; for figures that are never negative.
+
+    Args:
+        value: the figure itself, at least 0.
+        values: the figure in every replicate, [S], NaN in those to leave out.
+        level: share of replicates between the bounds, in (0, 1).
+
+    Raises:
+        ConfigError: a level outside (0, 1).
+    """
+    found = interval(values, level=level)
+    if np.isnan(found.low):
+        return found
+    bias = float(np.nanmean(values)) - value
+    return Interval(max(0.0, found.low - bias), max(0.0, found.high - bias), found.skipped)
+
+
 def acceleration(left_out: Floats) -> float:
     """How fast the spread of a figure changes with its value, from a jackknife (Efron 1987, equation 6.6).
 
@@ -214,7 +234,7 @@ def estimate(
     Args:
         value: on the test part itself.
         samples: the same in every replicate, [S].
-        method: ``percentile`` or ``bca``.
+        method: ``percentile``, ``bca``, or ``centred`` for errors that noise makes larger.
         left_out: for ``bca`` the same without each lesion, [L].
 
     Raises:
@@ -227,7 +247,10 @@ def estimate(
         )
     bounds = Interval(np.nan, np.nan, 0)
     if not np.isnan(value):
-        bounds = interval(samples) if left_out is None or method != "bca" else bca_interval(value, samples, left_out)
+        if method == "bca" and left_out is not None:
+            bounds = bca_interval(value, samples, left_out)
+        else:
+            bounds = centred_interval(value, samples) if method == "centred" else interval(samples)
     named = {"value": value, "low": bounds.low, "high": bounds.high}
     return {name: number_or_none(number) for name, number in named.items()}
 

@@ -5,7 +5,8 @@ two classes, from the probability of melanoma and whether it is one. Weights as 
 default ones.
 
 A calibration error is never 0 on a finite sample, even of a perfect model, and few images make it larger. A
-bootstrap repeats images and so makes it larger again: an interval of an ECE leans upwards.
+bootstrap repeats images and so makes it larger again: percentile intervals of an ECE lean upwards, and are therefore
+moved (``interval_method``).
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dermdistill.errors import ConfigError, DataError
+from dermdistill.evaluate.bootstrap import Method
 from dermdistill.evaluate.metrics import Bools, Floats, Ints, as_weights, check_scores, ratio
 
 BINS = 15
 # The least probability, of an event or of its contrary, that a logarithm sees.
 SMALLEST = 1e-12
+# Figures that noise alone makes larger.
+LEANING = ("ece", "ece_equal_mass", "mce", "reliability")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ def _bin_sums(
     member = _membership(outcome, confidence, bins, equal_mass=equal_mass)
     counts = as_weights(weights, len(outcome))
     return counts @ member, counts @ (member * confidence[:, None]), counts @ (member * outcome[:, None])
+
+
+def interval_method(name: str) -> Method:
+    """The bootstrap interval for a figure by its dotted name: errors that noise alone makes larger are centred."""
+    return "centred" if name.rpartition(".")[2] in LEANING else "percentile"
 
 
 def ece(outcome: Bools, confidence: Floats, *, bins: int = BINS, weights: npt.ArrayLike | None = None) -> Floats:

@@ -35,7 +35,10 @@ Figures = Callable[[Floats], Mapping[str, Floats]]
 def _cells(figures: Figures, weights: Weights) -> Json:
     """Each figure of the images themselves with its interval."""
     values, samples = figures(np.ones(weights.shape[1])), bootstrap.replicates(figures, weights)
-    return {name: bootstrap.estimate(float(value), samples[name]) for name, value in values.items()}
+    return {
+        name: bootstrap.estimate(float(value), samples[name], method=measures.interval_method(name))
+        for name, value in values.items()
+    }
 
 
 def calibration_block(

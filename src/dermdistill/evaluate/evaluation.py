@@ -54,7 +54,8 @@ class _Result:
     samples: dict[str, Floats]
 
     def cell(self, name: str) -> Json:
-        return bootstrap.estimate(self.points[name], self.samples[name])
+        method = calibration.interval_method(name)
+        return bootstrap.estimate(self.points[name], self.samples[name], method=method)
 
 
 def evaluate_predictions(
