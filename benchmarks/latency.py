@@ -2,7 +2,10 @@
 
 In one run on one thread, one image of 224 px at a time: the student of a run (or an EfficientNet-Lite0 with packaged
 weights) and a MobileNetV3-Small, each in FP32 in PyTorch (in both memory layouts; the faster one counts), in FP32 and
-static INT8 in ONNX Runtime, and with int8 weights alone. All take turns, round by round. `--full-size-teacher` also
+static INT8 in ONNX Runtime, and with int8 weights alone. INT8 is timed as the predictor runs it, with exact products.
+Two cases stand beside it: the same file with the products that ONNX Runtime computes by default, which overflow on x86
+without VNNI (`vnni` says whether the processor has it), and a file with 7-bit weights (`compress.reduce_range`), whose
+products cannot overflow. All take turns, round by round. `--full-size-teacher` also
 compares sizes with a teacher of full-size branches. Prints one JSON object as its last line.
 """
 
@@ -18,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import torch
 from torch import nn
 
 from dermdistill.bundle.predictor import OnnxClassifier, prepare
 from dermdistill.bundle.score_source import SUFFIXES
-from dermdistill.compress.onnx_export import export_onnx, random_inputs
+from dermdistill.compress.onnx_export import INPUT_NAME, export_onnx, random_inputs
 from dermdistill.compress.static_int8 import quantize_int8
 from dermdistill.compress.weight_only import quantize_weights
 from dermdistill.config import BranchConfig, CompressConfig, ModelConfig, SyntheticConfig
@@ -38,7 +42,8 @@ from dermdistill.training.roles import load_description, load_trained
 SPEC = PreprocessSpec(size=224)
 CLASSES = 7
 WARM_UP = 5
-ONNX_CASES = ("onnx fp32", "int8", "int8 weights")
+ONNX_CASES = ("onnx fp32", "int8", "int8 of 7 bits", "int8 weights")
+OVERFLOWING = "int8 as by default"
 LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 TARGETS = {"onnx fp32": 2.0, "pytorch fp32": 4.0}
 SMALLER_TARGET = 0.9181
@@ -111,11 +116,30 @@ def in_onnxruntime(path: Path) -> Run:
     return lambda: classifier.run(image)
 
 
+def without_exact_products(path: Path) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    image = random_inputs(1, SPEC)
+    return lambda: session.run(None, {INPUT_NAME: image})
+
+
+def has_vnni() -> bool | None:
+    """Whether the processor multiplies uint8 by int8 without overflow; None where that is not known."""
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return None
+    return bool({"avx_vnni", "avx512_vnni"} & set(words))
+
+
 def export(network: Network, images: npt.NDArray[np.uint8], folder: Path) -> dict[str, Path]:
     """The ONNX files of a network by case."""
     files = {case: folder / f"{network.name}.{case.replace(' ', '-')}" for case in ONNX_CASES}
     export_onnx(network.model, SPEC, files["onnx fp32"])
     quantize_int8(files["onnx fp32"], files["int8"], images, SPEC, CompressConfig())
+    reduced = CompressConfig(reduce_range=True)
+    quantize_int8(files["onnx fp32"], files["int8 of 7 bits"], images, SPEC, reduced)
     quantize_weights(files["onnx fp32"], files["int8 weights"], SPEC)
     return files
 
@@ -165,7 +189,8 @@ def ratios(network: Network, times: Mapping[str, npt.NDArray[np.float64]]) -> Fi
         ratio = speed_up(times[faster if name.startswith("pytorch") else name], times["int8"])
         met = {"met": ratio["value"] >= target, "met_by_cpu_time": ratio["by_cpu_time"] >= target}
         found[f"int8 / {name}"] = {**ratio, "target": target, **met} if network.has_targets else ratio
-    return found | {"int8 weights / onnx fp32": speed_up(times["onnx fp32"], times["int8 weights"])}
+    others = ("int8 of 7 bits", OVERFLOWING, "int8 weights")
+    return found | {f"{case} / onnx fp32": speed_up(times["onnx fp32"], times[case]) for case in others}
 
 
 def full_size_teacher(folder: Path, student_bytes: int) -> Figures:
@@ -207,7 +232,9 @@ def main() -> None:
         for network in networks:
             for layout, form in LAYOUTS.items():
                 runs[f"{network.name}, pytorch fp32 {layout}"] = in_pytorch(network.model, form)
-            runs |= {f"{network.name}, {case}": in_onnxruntime(path) for case, path in files[network.name].items()}
+            own = files[network.name]
+            runs |= {f"{network.name}, {case}": in_onnxruntime(path) for case, path in own.items()}
+            runs[f"{network.name}, {OVERFLOWING}"] = without_exact_products(own["int8"])
         times = in_turn(runs, options.rounds, options.repeats)
         sizes = {owner: {case: path.stat().st_size for case, path in many.items()} for owner, many in files.items()}
         teacher = full_size_teacher(folder, sizes["student"]["int8"]) if options.full_size_teacher else None
@@ -233,6 +260,7 @@ def main() -> None:
         "threads": 1,
         "batch": 1,
         "size": SPEC.size,
+        "vnni": has_vnni(),
         "rounds": options.rounds,
         "calibration": {"images": len(images), "source": "drawn lesions" if options.data is None else "photographs"},
         "results": {case: figures(many) for case, many in times.items()},
