@@ -16,6 +16,9 @@ TrackerName = Literal["tensorboard", "mlflow"]
 LogitsLoss = Literal["kd", "dkd", "logit_std", "dist", "class_rebalanced"]
 
 
+ExplainMethod = Literal["grad_cam", "score_cam", "lime"]
+
+
 class Frozen(BaseModel):
     """Base of all settings: immutable, unknown keys refused, NaN and infinity refused."""
 
@@ -282,10 +285,25 @@ class EvaluateConfig(Frozen):
 
 
 class ExplainConfig(Frozen):
-    """Pictures of explanations in the report."""
+    """Heat maps in the report, and the tests of the methods that make them."""
 
-    correct: int = Field(7, ge=0, le=200, description="correctly classified test images to explain")
-    wrong: int = Field(7, ge=0, le=200, description="wrongly classified test images to explain")
+    correct: int = Field(7, ge=0, le=200, description="right answers on test images to show, of every class")
+    wrong: int = Field(7, ge=0, le=200, description="wrong ones, of every class the surest first")
+    methods: tuple[ExplainMethod, ...] = Field(
+        ("grad_cam", "score_cam", "lime"), min_length=1, description="the one to be shown first in front"
+    )
+    score_channels: int | None = Field(128, ge=1, description="of Score-CAM, those of largest spread; null: all, exact")
+    lime_samples: int = Field(1000, ge=2, le=1_000_000, description="of LIME an image; below 1,000 seeds hardly agree")
+    scored_images: int = Field(24, ge=0, le=100_000, description="test images that methods are tested on; 0 is off")
+    costly_images: int = Field(
+        4, ge=1, le=100_000, description="of these for tests by many maps an image: noise, random weights, INT8, seeds"
+    )
+
+    @model_validator(mode="after")
+    def _methods_once(self) -> Self:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods {list(self.methods)}: each at most once")
+        return self
 
 
 class Recipe(Frozen):

@@ -8,14 +8,13 @@ import pytest
 import timm
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dermdistill.config import ModelConfig
 from dermdistill.errors import ConfigError
-from dermdistill.explain.gradcam import as_grid, grad_cam, normalised, weighted_map
+from dermdistill.explain.activations import normalised
+from dermdistill.explain.gradcam import branch_effects, grad_cam
 from dermdistill.models.build import build_model
 
 SIZE = 64
@@ -192,7 +191,7 @@ def test_images_of_a_batch_do_not_act_on_each_other() -> None:
         torch.testing.assert_close(alone[0], together[index])
 
 
-def test_several_layers_are_averaged_before_they_are_normalised() -> None:
+def test_several_layers_are_added_by_their_effect_before_they_are_normalised() -> None:
     model, images = Net().eval(), _images(size=16)
     left, right = model.norm(model.left(images)).detach(), model.right(images).detach()
     weights = model.head.weight.detach()[CLASSES]
@@ -201,11 +200,50 @@ def test_several_layers_are_averaged_before_they_are_normalised() -> None:
         count = values.shape[2] * values.shape[3]
         alive = (values > 0).float()  # derivative of the rectifier; mean pooling divides by the number of pixels
         gradient = alive * part[:, :, None, None] / count
-        small = (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(dim=1, keepdim=True).relu()
+        # One cell explains its share of the logit, so a map of a quarter of the cells counts four times as much a cell.
+        small = count * (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(dim=1, keepdim=True).relu()
         raw.append(interpolate(small, size=(16, 16), mode="bilinear")[:, 0])
-    expected = (raw[0] + raw[1]) / 2
+    expected = raw[0] + raw[1]
     expected = expected / expected.amax(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(grad_cam(model, images, CLASSES, [model.norm, model.right]), expected)
+
+
+class TwoGrids(nn.Module):
+    """The same rectified channel, once as it is and once pooled to a quarter of its cells; both act alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.ReLU(), nn.AvgPool2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.fine(images)
+        return fine.mean(dim=(2, 3)) + self.coarse(images.relu()).mean(dim=(2, 3))
+
+
+def test_effect_of_a_branch_is_its_share_of_the_logit_whatever_its_grid() -> None:
+    model, images = TwoGrids(), _images(size=16)
+    classes = torch.tensor([0, 1, 2])
+    effects = branch_effects(model, images, classes, [model.fine, model.coarse]).mean(dim=(2, 3))
+    wanted = model(images).gather(1, classes[:, None])[:, 0] / 2  # each branch gives half of it
+    torch.testing.assert_close(effects, wanted.expand(2, -1), rtol=0.02, atol=0)
+
+
+def _package(model: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> Tensor:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with GradCAM(model=model, target_layers=[layer]) as cam:
+        found = cam(input_tensor=images, targets=[ClassifierOutputTarget(one) for one in classes.tolist()])
+    return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("make", [_resnet, _lite0])
+def test_grad_cam_agrees_with_the_package_grad_cam(make: Callable[[], tuple[nn.Module, nn.Module]]) -> None:
+    model, layer = make()
+    images, classes = _images(2), torch.tensor([0, 3])
+    pairs = zip(grad_cam(model, images, classes, layer), _package(model, images, classes, layer), strict=True)
+    for one, other in pairs:
+        assert float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) > 0.999
 
 
 def test_blank_map_stays_zero_beside_others() -> None:
@@ -282,31 +320,6 @@ def test_classes_that_do_not_fit_are_refused(classes: list[int]) -> None:
     model = Net()
     with pytest.raises(ConfigError, match="do not fit 3 images"):
         grad_cam(model, _images(size=16), torch.tensor(classes), model.norm)
-
-
-@pytest.mark.parametrize("prefix", [0, 1, 5])
-def test_as_grid_drops_the_prefix_and_keeps_rows(prefix: int) -> None:
-    tokens = torch.arange(prefix + 64.0)[None, :, None].expand(2, -1, 3)
-    grid = as_grid(tokens)
-    assert grid.shape == (2, 3, 8, 8)
-    assert torch.equal(grid[1, 2].flatten(), torch.arange(prefix, prefix + 64.0))
-
-
-@pytest.mark.parametrize("shape", [(2, 60, 3), (2, 80, 3), (2, 0, 3), (2, 3)])
-def test_as_grid_of_no_square_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="square grid"):
-        as_grid(torch.zeros(shape))
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 2**31), st.floats(1e-6, 1e6))
-def test_normalised_maps_reach_one_whatever_their_scale(seed: int, scale: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    maps = weighted_map(torch.randn(4, 3, 5, 5, generator=generator), torch.randn(4, 3, 5, 5, generator=generator))
-    found = normalised(maps)
-    assert bool(((found >= 0) & (found <= 1)).all())
-    assert torch.equal(found.amax(dim=(1, 2)) == 1, maps.amax(dim=(1, 2)) > 0)
-    torch.testing.assert_close(normalised(maps * scale), found)
 
 
 def test_every_branch_of_a_hybrid_classifier_has_a_map() -> None:

@@ -5,19 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 
 from dermdistill.errors import ConfigError
-from dermdistill.explain.pictures import choose_items, enlarge, overlay, write_explanations
+from dermdistill.explain.pictures import choose_items, outlined, overlay, write_gallery
 from dermdistill.labels import CODES
-from dermdistill.preprocess import PreprocessSpec
-
-SPEC = PreprocessSpec(32, mean=(0, 0, 0), std=(1, 1, 1))
-CLASSES = ("red", "green", "nothing")
 
 
 def _predictions(labels: list[int], predicted: list[int], probs: list[float]) -> pd.DataFrame:
@@ -56,11 +50,11 @@ def test_class_with_few_correct_images_gives_its_place_to_others() -> None:
     assert sorted(item["true"] for item in items) == ["akiec", "bcc", "bcc", "bcc"]
 
 
-def test_chosen_wrong_items_are_the_most_confident() -> None:
-    table = _predictions([0, 1, 2, 3, 4], [1, 1, 3, 4, 5], [0.5, 0.99, 0.9, 0.7, 0.9])
-    items = choose_items(table, correct=0, wrong=3, seed=0)
-    assert [item["image_id"] for item in items] == ["ISIC_002", "ISIC_004", "ISIC_003"]
-    assert items[0] == {
+def test_chosen_wrong_items_are_the_most_confident_of_each_class() -> None:
+    table = _predictions([0, 0, 2, 2, 4], [1, 1, 3, 4, 5], [0.5, 0.99, 0.9, 0.7, 0.6])
+    items = choose_items(table, correct=0, wrong=4, seed=0)
+    assert [item["image_id"] for item in items] == ["ISIC_001", "ISIC_002", "ISIC_004", "ISIC_000"]
+    assert items[1] == {
         "image_id": "ISIC_002",
         "true": "bkl",
         "predicted": "df",
@@ -121,79 +115,72 @@ def test_overlay_of_no_heat_is_the_picture_and_heat_colours_its_place() -> None:
     assert not changed[20:].any() and not changed[:, :36].any()
 
 
-def _detector() -> nn.Module:
-    """Logit 0 is the mean of red, logit 1 of green, logit 2 is constant."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
-    )
-    with torch.no_grad():
-        model[0].weight[:] = torch.eye(3)[:2, :, None, None]
-        model[4].weight[:] = torch.tensor([[1.0, 0], [0, 1], [0, 0]])
-    return model
+def test_outline_is_the_edge_of_the_mask_and_nothing_else() -> None:
+    picture = np.full((64, 64, 3), 90, dtype=np.uint8)
+    mask = np.zeros((32, 32), dtype=bool)
+    assert np.array_equal(outlined(picture, mask), picture)
+    mask[8:16, 8:16] = True
+    changed = (outlined(picture, mask) != picture).any(axis=2)
+    wanted = np.zeros((64, 64), dtype=bool)
+    wanted[16:32, 16:32] = True
+    wanted[17:31, 17:31] = False
+    assert np.array_equal(changed, wanted)
+    assert picture.max() == 90, "the picture that was given stays"
 
 
-def _pictures() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    pixels = np.zeros((3, 32, 32, 3), dtype=np.uint8)
-    pixels[:, 4:8, 20:24, 0] = 255
-    pixels[:, 24:28, 6:10, 1] = 255
-    return pixels
+ITEMS: list[dict[str, Any]] = [
+    {"image_id": name, "true": "mel", "predicted": answer, "prob": 0.5, "correct": answer == "mel"}
+    for name, answer in (("ISIC_1", "mel"), ("../b/2", "nv"))
+]
 
 
-def _items() -> list[dict[str, Any]]:
-    return [
-        {"image_id": name, "true": "red", "predicted": predicted, "prob": 0.5, "correct": predicted == "red"}
-        for name, predicted in (("ISIC_1", "red"), ("../b/2", "green"), ("ISIC_3", "nothing"))
-    ]
+def _gallery(folder: Path, **change: Any) -> dict[str, Any]:
+    images = np.full((2, 32, 32, 3), 100, dtype=np.uint8)
+    heat = np.zeros((2, 32, 32), dtype=np.float32)
+    heat[0, 4:8, 20:24] = 1
+    masks = np.zeros((2, 32, 32), dtype=bool)
+    masks[1, 10:20, 10:20] = True
+    scores = {name: [{"energy": 0.5}, {"energy": None}] for name in ("grad_cam", "lime")}
+    given = {"items": ITEMS, "images": images, "masks": masks, "maps": {"grad_cam": heat, "lime": 1 - heat}}
+    given |= change
+    return write_gallery(folder, *given.values(), scores=scores, facts={"methods": {"lime": {}}})
 
 
-def test_written_explanations_are_whole_and_show_the_predicted_class(tmp_path: Path) -> None:
-    folder, model = tmp_path / "explanations", _detector()
+def test_gallery_is_whole_and_shows_every_method(tmp_path: Path) -> None:
+    folder = tmp_path / "explanations"
     folder.mkdir()
     (folder / "of_an_older_run.png").write_bytes(b"")
-    content = write_explanations(model, model[1], _pictures(), SPEC, _items(), folder, classes=CLASSES)
+    content = _gallery(folder)
     assert content == json.loads((folder / "explanations.json").read_text())
-    assert (content["method"], content["target"]) == ("grad-cam", "predicted class")
-    red, green, nothing = content["items"]
-    assert red == {**_items()[0], "image": "00_ISIC_1.png", "overlay": "00_ISIC_1_cam.png"}
-    assert green["image_id"] == "../b/2" and "blank" not in green
-    assert nothing["blank"] is True
-    named = {item[key] for item in content["items"] for key in ("image", "overlay")}
+    assert content["target"] == "predicted class" and content["methods"] == {"lime": {}}
+    first, second = content["items"]
+    assert first["maps"]["grad_cam"] == {
+        "overlay": "00_ISIC_1_grad_cam.png",
+        "blank": False,
+        "scores": {"energy": 0.5},
+    }
+    assert second["image_id"] == "../b/2" and second["maps"]["grad_cam"]["blank"] and second["blank"]
+    assert not second["maps"]["lime"]["blank"]
+    named = {item["image"] for item in content["items"]}
+    named |= {one["overlay"] for item in content["items"] for one in item["maps"].values()}
     assert {file.name for file in folder.iterdir()} == {*named, "explanations.json"}
-    assert [item.name for item in tmp_path.iterdir()] == ["explanations"]
-
-    def heat(item: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        picture, over = (np.asarray(Image.open(folder / item[key])) for key in ("image", "overlay"))
-        assert picture.shape == over.shape == (256, 256, 3)
-        changed: np.ndarray[Any, np.dtype[np.bool_]] = (picture != over).any(axis=2)
-        return changed
-
-    assert heat(red)[40:56, 168:184].all() and not heat(red)[128:].any()
-    assert heat(green)[200:216, 56:72].all() and not heat(green)[:128].any()
-    assert not heat(nothing).any()
-    assert np.array_equal(np.asarray(Image.open(folder / red["image"])), enlarge(_pictures()[0]))
-
-
-def test_no_items_still_give_an_empty_list(tmp_path: Path) -> None:
-    model = _detector()
-    content = write_explanations(
-        model, [model[1]], np.zeros((0, 32, 32, 3), np.uint8), SPEC, [], tmp_path / "e", classes=CLASSES
-    )
-    assert content["items"] == []
+    plain, over = (np.asarray(Image.open(folder / first[key])) for key in ("image", "overlay"))
+    changed = (plain != over).any(axis=2)
+    assert changed[40:56, 168:184].all() and not changed[128:].any()
+    outline = np.asarray(Image.open(folder / second["image"]))
+    assert (outline == 255).all(axis=2).sum() == 4 * 80 - 4, "the edge of ten cells of eight pixels"
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [({"predicted": "blue"}, "item 1: predicted 'blue'"), ({"prob": ...}, "item 1: lacks 'prob'")],
+    [
+        ({"items": [{**ITEMS[0], "image_id": "a"}, {"image_id": "b"}]}, "item 1: lacks 'true'"),
+        ({"images": np.zeros((1, 32, 32, 3), np.uint8)}, r"images uint8 \[N, S, S, 3\]"),
+        ({"masks": np.zeros((2, 16, 16), bool)}, r"masks \[2, 16, 16\]"),
+        ({"maps": {}}, "no maps"),
+    ],
 )
-def test_items_that_cannot_be_drawn_write_nothing(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
-    items, model = _items(), _detector()
-    items[1] = {key: value for key, value in {**items[1], **change}.items() if value is not ...}
+def test_gallery_that_cannot_be_drawn_writes_nothing(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        write_explanations(model, model[1], _pictures(), SPEC, items, tmp_path / "e", classes=CLASSES)
+        _gallery(tmp_path / "e", **change)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_images_that_do_not_fit_the_items_are_refused(tmp_path: Path) -> None:
-    model = _detector()
-    with pytest.raises(ConfigError, match=r"uint8 \[3, 32, 32, 3\]"):
-        write_explanations(model, model[1], _pictures()[:2], SPEC, _items(), tmp_path / "e", classes=CLASSES)

@@ -43,6 +43,8 @@ SETTINGS = [
     "evaluate.not_skin_images=12",
     "explain.correct=1",
     "explain.wrong=1",
+    "explain.methods=[grad_cam]",
+    "explain.scored_images=0",
     "compress.calibration_images=16",
     "compress.sensitivity_images=4",
 ]

@@ -36,6 +36,8 @@ SETTINGS = [
     "compress.gate={macro_auc: 1, balanced_accuracy: 1, same_label: 0}",
     "explain.correct=2",
     "explain.wrong=2",
+    "explain.methods=[grad_cam]",
+    "explain.scored_images=0",
 ]
 WEIGHTS = ("teacher/model.safetensors", "student/model.safetensors")
 KILLS = 10

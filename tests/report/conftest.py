@@ -288,8 +288,41 @@ def explanations(folder: Path) -> dict[str, Any]:
         write_pictures(folder, name, row)
         item = {"image_id": name, "true": true, "predicted": predicted, "prob": 0.41 + 0.04 * row}
         files = {"image": f"{name}.png", "overlay": f"{name}_cam.png"}
-        items.append({**item, "correct": true == predicted, **files})
-    return {"method": "grad-cam", "target": "predicted class, last stage", "items": items}
+        scores = {"energy": 0.61, "energy_prior": 0.52, "iou": None, "iou_prior": 0.4, "pointing": 1.0}
+        maps = {
+            method: {"overlay": files["overlay"], "blank": False, "scores": scores} for method in ("grad_cam", "lime")
+        }
+        items.append({**item, "correct": true == predicted, **files, "maps": maps})
+    failure = {"test": "deletion", "value": 0.5, "limit": 0.4, "n": 30, "sentence": "deletion: no better than chance"}
+    methods = {
+        "grad_cam": {"made_from": {}, "failures": [], "untested": []},
+        "lime": {"made_from": {"samples": 1000}, "failures": [failure], "untested": ["randomisation"]},
+    }
+    return {"target": "predicted class", "methods": methods, "tests": method_tests(), "items": items}
+
+
+def method_tests() -> dict[str, Any]:
+    """The block of ``pipeline/explaining.py``: two methods, one of them measured less."""
+
+    def cell(value: float | None, n: int = 30) -> dict[str, Any]:
+        bounds = (None, None) if value is None else (value - 0.05, value + 0.05)
+        return {"value": value, "low": bounds[0], "high": bounds[1], "n": n}
+
+    names = ("energy", "energy_prior", "moved_energy", "moved_energy_prior", "deletion", "deletion_random", "blank")
+    own = {name: cell(0.1 + 0.1 * place) for place, name in enumerate(names)}
+    pair = {"title": "FP32 and INT8 student", "method": "lime", "n": 4}
+    return {
+        "images": 30,
+        "lesions": 30,
+        "per_class": {"mel": 30},
+        "moved": 25,
+        "refused": {"there is no mask": 5},
+        "costly_images": 4,
+        "scores": {"grad_cam": {**own, "randomisation": cell(0.3, 4)}, "lime": {**own, "energy": cell(None, 0)}},
+        "stability": cell(0.72, 4),
+        "agreement": {"int8, lime": {**pair, **dict.fromkeys(("pearson", "spearman", "iou"), cell(0.9, 4))}},
+        "bootstrap": {"samples": 50, "unit": "lesion", "level": 0.95},
+    }
 
 
 def manifest() -> dict[str, Any]:

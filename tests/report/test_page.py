@@ -146,8 +146,8 @@ def hostile_evaluation(content: Json) -> None:
 def hostile_explanations(content: Json) -> None:
     content["items"][0]["image_id"] = '<b>"id'
     content["items"][1]["image"] = "../provenance.json"
-    content["items"][2]["overlay"] = "gone.png"
-    content["items"][3]["blank"] = True
+    content["items"][2]["maps"]["grad_cam"]["overlay"] = "gone.png"
+    content["items"][3]["maps"]["grad_cam"]["blank"] = True
 
 
 def hostile_audit(content: Json) -> None:
@@ -290,7 +290,7 @@ def test_page_shows_counts_and_proof_of_the_split(page: Page) -> None:
 
 def test_page_embeds_all_pictures(page: Page) -> None:
     pictures = [address for tag, name, address in page.addresses if tag == "img" and name == "src"]
-    assert len(pictures) == 28
+    assert len(pictures) == 14 * 3, "each case: the image and a map of each method"
     assert "Wrongly classified images" in page.text
 
 
@@ -388,10 +388,10 @@ def test_values_that_could_not_be_computed_say_so(hostile: tuple[str, Page]) -> 
 
 def test_pictures_stay_in_their_folder_and_missing_ones_are_named(hostile: tuple[str, Page]) -> None:
     pictures = [address for tag, name, address in hostile[1].addresses if tag == "img" and name == "src"]
-    assert len(pictures) == 26
+    assert len(pictures) == 14 * 3 - 2
     assert "image missing" in hostile[1].text
     assert "heat map missing" in hostile[1].text
-    assert hostile[1].text.count("the heat map is empty") == 1
+    assert hostile[1].text.count("the map is empty") == 1
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

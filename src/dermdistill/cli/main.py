@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import bench, bundles, compare, data, evaluate, litert, recipes, results, studies
+from dermdistill.cli import bench, bundles, compare, data, evaluate, litert, recipes, results, review, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
 FAULTS_A_SCREEN = 30
 # Packages that an extra other than `train` brings too.
-EXTRAS = {"pyarrow": "score"}
+EXTRAS = {
+    "pyarrow": "score",
+    **dict.fromkeys(("alembic", "fastapi", "itsdangerous", "sqlalchemy", "uvicorn"), "review"),
+}
 
 app = typer.Typer(
     name="dermdistill",
@@ -27,6 +30,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(results.app, name="results")
+app.add_typer(review.app, name="review")
 app.command()(studies.ablate)
 app.command()(studies.leakage)
 app.command()(studies.students)

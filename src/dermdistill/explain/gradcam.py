@@ -5,119 +5,26 @@ Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient
 pass, works on frozen backbones and leaves no gradients behind.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from math import isqrt
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import interpolate
 
 from dermdistill.errors import ConfigError
-
-Select = Callable[[Any], Tensor]
-
-# Class, distillation and register tokens: what timm's transformers put before the patches.
-MOST_PREFIX_TOKENS = 8
-
-
-def _whole(output: Any) -> Any:
-    return output
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module has its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
-    """``output`` with the tensor ``old``, which it is or holds, replaced by ``new``."""
-    if output is old:
-        return new
-    if isinstance(output, (tuple, list)) and any(item is old for item in output):
-        items = [new if item is old else item for item in output]
-        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-    raise ConfigError(
-        f"the target layer returns {type(output).__name__}, and select gives something else",
-        rule="select picks a tensor out of what the layer returns, without computing a new one",
-    )
-
-
-@contextmanager
-def _captured(layers: Sequence[nn.Module], select: Select) -> Iterator[list[list[Tensor]]]:
-    """Activations of the layers during a forward pass, as points at which to differentiate.
-
-    The network goes on with a clone: an in-place ReLU behind the layer would otherwise clip what was
-    captured.
-    """
-    captured: list[list[Tensor]] = [[] for _ in layers]
-
-    def hook_into(store: list[Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            found = select(output)
-            activation = found if found.requires_grad else found.detach().requires_grad_()
-            store.append(activation)
-            return _replaced(output, found, activation.clone())
-
-        return hook
-
-    handles = [layer.register_forward_hook(hook_into(store)) for layer, store in zip(layers, captured, strict=True)]
-    try:
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _only(stores: list[list[Tensor]], layers: Sequence[nn.Module]) -> list[Tensor]:
-    for store, layer in zip(stores, layers, strict=True):
-        if len(store) != 1:
-            raise ConfigError(
-                f"the target layer {type(layer).__name__} ran {len(store)} times in one forward pass",
-                rule="a target layer belongs to the model and runs exactly once",
-                next_step="choose the layer after the last block of a branch",
-            )
-    return [store[0] for store in stores]
-
-
-def _logits_of(output: Any, classes: Tensor, batch: int) -> Tensor:
-    logits = output if isinstance(output, Tensor) else output[0]
-    sound = isinstance(logits, Tensor) and logits.ndim == 2 and classes.shape == (batch,)
-    if not sound or (batch and (int(classes.min()) < 0 or int(classes.max()) >= logits.shape[1])):
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ConfigError(
-            f"classes {classes.tolist()} do not fit {batch} images with logits {shape}",
-            rule="one class index an image, each among the classes of logits [B, K]",
-        )
-    picked: Tensor = logits
-    return picked
-
-
-def as_grid(values: Tensor) -> Tensor:
-    """Activations as [B, C, h, w]: convolution outputs as they are, tokens [B, N, C] as a square grid.
-
-    Raises:
-        ConfigError: neither, or tokens that are not a square and at most 8 prefix tokens.
-    """
-    if values.ndim == 4:
-        return values
-    side = isqrt(values.shape[1]) if values.ndim == 3 else 0
-    prefix = values.shape[1] - side * side if side else 0
-    if side == 0 or prefix > MOST_PREFIX_TOKENS:
-        raise ConfigError(
-            f"the target layer gives {list(values.shape)}",
-            rule="[B, C, H, W], or tokens [B, N, C] of a square grid with at most 8 tokens before it",
-        )
-    return values[:, prefix:].transpose(1, 2).reshape(values.shape[0], values.shape[2], side, side)
+from dermdistill.explain.activations import (
+    Select,
+    as_grid,
+    as_layers,
+    captured,
+    check_classes,
+    enlarged,
+    evaluation_mode,
+    logits_in,
+    normalised,
+    only,
+    whole,
+)
 
 
 def weighted_map(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -126,19 +33,13 @@ def weighted_map(activation: Tensor, gradient: Tensor) -> Tensor:
     return (weights * activation).sum(dim=1).relu()
 
 
-def normalised(maps: Tensor) -> Tensor:
-    """Maps [B, S, S] >= 0, each divided by its largest value; an all-zero map stays zero."""
-    largest = maps.amax(dim=(1, 2), keepdim=True)
-    return torch.where(largest > 0, maps / torch.where(largest > 0, largest, 1.0), 0.0)
-
-
 def grad_cam(
     model: nn.Module,
     images: Tensor,
     classes: Tensor,
     layers: nn.Module | Sequence[nn.Module],
     *,
-    select: Select = _whole,
+    select: Select = whole,
 ) -> Tensor:
     """Grad-CAM heat maps. The model is left as it was: mode, hooks, weights, gradients.
 
@@ -147,10 +48,11 @@ def grad_cam(
             act on each other.
         images: float32 [B, 3, S, S], normalised.
         classes: int64 [B], the class whose logit is explained.
-        layers: target layer, or one for each branch of a hybrid: their maps are averaged before they are
-            normalised, so a branch counts by how much it moves the logit. Take the last post-activation layer
-            of a convolutional network (behind a linear bottleneck maps are blank), and ``norm1`` of the last
-            block of a ViT (behind its attention only the class token has a gradient).
+        layers: target layer, or one for each branch of a hybrid: their maps are added up before they are
+            normalised, so a branch counts by how much it moves the logit (see ``branch_effects``). Take the last
+            post-activation layer of a convolutional network (behind a linear bottleneck maps are blank), and
+            ``norm1`` of the last block of a ViT (behind its attention only the class token has a gradient);
+            ``target_layers`` does.
         select: picks the tensor [B, C, H, W] or [B, N, C] out of what a layer returns.
 
     Returns:
@@ -160,28 +62,55 @@ def grad_cam(
         ConfigError: a layer that does not run exactly once, does not act on the logits or has an unknown
             shape; classes that do not fit.
     """
-    targets = [layers] if isinstance(layers, nn.Module) else list(layers)
-    if not targets:
-        raise ConfigError("no target layer was given", rule="Grad-CAM needs at least one layer")
+    return normalised(branch_effects(model, images, classes, layers, select=select).sum(dim=0))
+
+
+def branch_effects(
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    layers: nn.Module | Sequence[nn.Module],
+    *,
+    select: Select = whole,
+) -> Tensor:
+    """The map of each layer before it is normalised: how much of the logit a place explains, per area of the image.
+
+    A cell of a map is the share of the logit that its activation explains, to first order. Grids differ in cells:
+    the same effect spread over more of them has smaller values. So a map is multiplied by its number of cells; its
+    mean over the image is then the branch's effect on the logit, and maps of different grids can be added.
+
+    Returns:
+        float32 [L, B, S, S] >= 0, one map a layer; units of the logit.
+
+    Raises:
+        ConfigError: as ``grad_cam``.
+    """
+    targets = as_layers(layers)
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        _evaluation_mode(model),
-        _captured(targets, select) as stores,
+        evaluation_mode(model),
+        captured(targets, select, gradients=True) as stores,
     ):
         output = functional_call(model, frozen, (images.detach(),))
-        activations = _only(stores, targets)
-        logits = _logits_of(output, classes, len(images))
+        activations = only(stores, targets)
+        logits = logits_in(output)
+        check_classes(classes, len(images), logits)
         wanted = logits.gather(1, classes[:, None].to(logits.device)).sum()
         gradients = _gradients(wanted, activations)
-    raw = [
-        weighted_map(as_grid(a.detach().float()), as_grid(g.float()))
-        for a, g in zip(activations, gradients, strict=True)
-    ]
     size = (images.shape[2], images.shape[3])
-    resized = [interpolate(one[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for one in raw]
-    return normalised(torch.stack(resized).mean(dim=0))
+    return torch.stack(
+        [
+            _effect(as_grid(a.detach().float()), as_grid(g.float()), size)
+            for a, g in zip(activations, gradients, strict=True)
+        ]
+    )
+
+
+def _effect(activation: Tensor, gradient: Tensor, size: tuple[int, int]) -> Tensor:
+    small = weighted_map(activation, gradient)
+    return enlarged(small * (small.shape[1] * small.shape[2]), size)
 
 
 def _gradients(wanted: Tensor, activations: list[Tensor]) -> tuple[Tensor, ...]:

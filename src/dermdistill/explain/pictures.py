@@ -1,31 +1,28 @@
 """Pictures of explanations: which test images to show, their heat maps, and the files a report reads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image
-from torch import nn
 
 from dermdistill.atomic import atomic_folder, write_json
 from dermdistill.errors import ConfigError
-from dermdistill.explain.gradcam import grad_cam
-from dermdistill.preprocess import PreprocessSpec, normalise
 
 PICTURE_SIDE = 256
 COLORMAP = "inferno"
 STRONGEST_BLEND = 0.65
-BATCH = 16
+OUTLINE = (255, 255, 255)
+TARGET = "predicted class"
 ITEM_KEYS = ("image_id", "true", "predicted", "prob", "correct")
 
 
 def choose_items(predictions: pd.DataFrame, *, correct: int, wrong: int, seed: int) -> list[dict[str, Any]]:
-    """Images to explain: correct ones balanced over the classes, then the most confident wrong ones.
+    """Images to explain, balanced over the true classes: correct ones, then wrong ones, the most confident first.
 
     Args:
         predictions: rows of one model and one split of ``predictions.parquet``: ``image_id``, ``label``
@@ -44,7 +41,7 @@ def choose_items(predictions: pd.DataFrame, *, correct: int, wrong: int, seed: i
     table = _scored(predictions)
     right = table[table["correct"]]
     mistakes = table[~table["correct"]].sort_values(["prob", "image_id"], ascending=[False, True])
-    chosen = pd.concat([_balanced(right, correct, seed), mistakes.head(wrong)])
+    chosen = pd.concat([_in_turn(_shuffled(right, seed), correct), _in_turn(mistakes, wrong)])
     return [
         {
             "image_id": str(row["image_id"]),
@@ -82,12 +79,15 @@ def _scored(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates("image_id").sort_values("image_id", ignore_index=True)
 
 
-def _balanced(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """``count`` random rows, taken from the true classes in turn."""
-    shuffled = table.iloc[np.random.default_rng(seed).permutation(len(table))]
-    turn = shuffled.groupby("true").cumcount()
-    order = np.lexsort((shuffled["true"].to_numpy(dtype=str), turn.to_numpy()))
-    return shuffled.iloc[order[:count]]
+def _shuffled(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    return table.iloc[np.random.default_rng(seed).permutation(len(table))]
+
+
+def _in_turn(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first rows of every true class before any second ones, ``count`` in all."""
+    turn = table.groupby("true").cumcount()
+    order = np.lexsort((table["true"].to_numpy(dtype=str), turn.to_numpy()))
+    return table.iloc[order[:count]]
 
 
 def enlarge(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -116,89 +116,98 @@ def overlay(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.
     return np.rint(image * (1 - blend) + colours * blend).astype(np.uint8)
 
 
-def _heat_maps(
-    model: nn.Module,
-    layers: Sequence[nn.Module],
+def outlined(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """The picture uint8 [H, W, 3] with the edge of a mask bool [S, S] drawn on it; without a mask as it is."""
+    side = picture.shape[:2]
+    inside = np.asarray(Image.fromarray(mask).resize((side[1], side[0]), Image.Resampling.NEAREST), dtype=np.bool_)
+    padded = np.pad(inside, 1, mode="edge")
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    drawn = picture.copy()
+    drawn[inside & ~core] = OUTLINE
+    return drawn
+
+
+def _check(
+    items: Sequence[Mapping[str, Any]],
     images: npt.NDArray[np.uint8],
-    spec: PreprocessSpec,
-    targets: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float32]:
-    device = next(model.parameters()).device
-    maps = [np.empty((0, spec.size, spec.size), dtype=np.float32)]
-    for start in range(0, len(images), BATCH):
-        part = slice(start, start + BATCH)
-        inputs = torch.from_numpy(normalise(np.asarray(images[part]), spec)).to(device)
-        found = grad_cam(model, inputs, torch.from_numpy(targets[part]).to(device), layers)
-        maps.append(found.cpu().numpy())
-    return np.concatenate(maps)
+    masks: npt.NDArray[np.bool_],
+    maps: Mapping[str, npt.NDArray[np.float32]],
+) -> None:
+    """Refuse what cannot be drawn.
 
-
-def _targets(items: Sequence[dict[str, Any]], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    faults = [
+    Raises:
+        ConfigError: items without a key, or arrays that do not fit them.
+    """
+    lacking = [
         f"item {index}: lacks {key!r}" for index, item in enumerate(items) for key in ITEM_KEYS if key not in item
     ]
-    faults += [
-        f"item {index}: predicted {item['predicted']!r}"
-        for index, item in enumerate(items)
-        if item.get("predicted") not in (None, *classes)
-    ]
-    if faults:
+    if lacking:
         raise ConfigError(
-            "explanations cannot be drawn: " + "; ".join(faults),
-            rule=f"items have {', '.join(ITEM_KEYS)}, and predicted is one of {', '.join(classes)}",
+            "explanations cannot be drawn: " + "; ".join(lacking), rule=f"items have {', '.join(ITEM_KEYS)}"
         )
-    return np.array([list(classes).index(item["predicted"]) for item in items], dtype=np.int64)
+    side = images.shape[1:3]
+    wanted = (len(items), *side)
+    shapes = {"images": images.shape[:3], "masks": masks.shape, **{name: one.shape for name, one in maps.items()}}
+    unfit = [f"{name} {list(shape)}" for name, shape in shapes.items() if shape != wanted]
+    if unfit or images.dtype != np.uint8 or images.ndim != 4 or not maps:
+        raise ConfigError(
+            f"explanations cannot be drawn: {', '.join(unfit) or 'no maps, or images that are no pictures'}",
+            rule=f"images uint8 [N, S, S, 3], masks and maps [N, S, S], one of each for all {len(items)} items",
+        )
 
 
-def write_explanations(
-    model: nn.Module,
-    layers: nn.Module | Sequence[nn.Module],
-    images_uint8: npt.NDArray[np.uint8],
-    spec: PreprocessSpec,
-    items: Sequence[dict[str, Any]],
+def write_gallery(
     folder: Path,
+    items: Sequence[Mapping[str, Any]],
+    images: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.bool_],
+    maps: Mapping[str, npt.NDArray[np.float32]],
     *,
-    classes: Sequence[str],
+    scores: Mapping[str, Sequence[Mapping[str, float | None]]],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Explain the predicted class of each image and write ``folder`` whole, in place of an older one.
+    """Write the pictures of explained cases and what is known of the methods, in place of an older folder.
 
-    ``folder`` gets ``explanations.json``, and for each image ``NN_ID.png`` (256 px) and ``NN_ID_cam.png``
-    (with its heat map). An item whose heat map is all zero carries ``"blank": true``.
+    ``folder`` gets ``explanations.json`` and for each item ``NN_ID.png`` (256 px, with the lesion's outline) and
+    ``NN_ID_METHOD.png`` (with a method's heat map). In ``explanations.json`` ``items`` has the keys of the item,
+    ``image``, and ``maps`` {METHOD: {``overlay``, ``blank``, ``scores``}}; ``image`` and the ``overlay`` of the first
+    method stand beside it.
 
     Args:
-        model: images -> logits, or a tuple with the logits first.
-        layers: target layers, see ``grad_cam``.
-        images_uint8: uint8 [N, S, S, 3], in the order of ``items``.
-        spec: the model's preprocessing.
+        folder: where to write, whole or not at all.
         items: as ``choose_items`` gives them.
-        folder: where to write.
-        classes: names in the order of the logits.
+        images: uint8 [N, S, S, 3], in the order of ``items``.
+        masks: bool [N, S, S]; all False where no mask is known.
+        maps: {method: float32 [N, S, S] in [0, 1]}, the method to be shown first in front.
+        scores: {method: one {score: value or None} an item}.
+        facts: goes into ``explanations.json`` beside the items.
 
     Returns:
         The content of ``explanations.json``.
 
     Raises:
-        ConfigError: items and images do not fit, or a class is unknown.
+        ConfigError: items and arrays do not fit.
         OutputError: the folder cannot be written.
     """
-    wanted = (len(items), spec.size, spec.size, 3)
-    if images_uint8.shape != wanted or images_uint8.dtype != np.uint8:
-        raise ConfigError(
-            f"images are {images_uint8.dtype} {list(images_uint8.shape)}",
-            rule=f"uint8 {list(wanted)}, one an item",
-        )
-    targets = _targets(items, classes)
-    chosen = [layers] if isinstance(layers, nn.Module) else list(layers)
-    maps = _heat_maps(model, chosen, images_uint8, spec, targets)
-    content: dict[str, Any] = {"method": "grad-cam", "target": "predicted class", "items": []}
+    _check(items, images, masks, maps)
+    content: dict[str, Any] = {"target": TARGET, **facts, "items": []}
     with atomic_folder(folder) as temporary:
-        for index, (item, image, heat) in enumerate(zip(items, images_uint8, maps, strict=True)):
-            stem = f"{index:02d}_{re.sub(r'[^A-Za-z0-9_-]', '_', item['image_id'])}"
-            picture = enlarge(np.asarray(image))
-            Image.fromarray(picture).save(temporary / f"{stem}.png")
-            Image.fromarray(overlay(picture, heat)).save(temporary / f"{stem}_cam.png")
-            entry = {key: item[key] for key in ITEM_KEYS}
-            entry |= {"image": f"{stem}.png", "overlay": f"{stem}_cam.png"}
-            content["items"].append(entry if heat.any() else {**entry, "blank": True})
+        for index, item in enumerate(items):
+            stem = f"{index:02d}_{re.sub(r'[^A-Za-z0-9_-]', '_', str(item['image_id']))}"
+            picture = enlarge(np.asarray(images[index]))
+            Image.fromarray(outlined(picture, masks[index])).save(temporary / f"{stem}.png")
+            shown = {}
+            for method, heats in maps.items():
+                name = f"{stem}_{method}.png"
+                over = outlined(overlay(picture, heats[index]), masks[index])
+                Image.fromarray(over).save(temporary / name)
+                shown[method] = {
+                    "overlay": name,
+                    "blank": not heats[index].any(),
+                    "scores": dict(scores[method][index]),
+                }
+            first = next(iter(shown.values()))
+            entry = {key: item[key] for key in ITEM_KEYS} | {"image": f"{stem}.png", "overlay": first["overlay"]}
+            content["items"].append(entry | ({"blank": True} if first["blank"] else {}) | {"maps": shown})
         write_json(temporary / "explanations.json", content)
     return content

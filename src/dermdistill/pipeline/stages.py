@@ -19,16 +19,12 @@ from dermdistill.data.readers import read_catalog
 from dermdistill.data.split import make_split, write_split
 from dermdistill.data.synthetic import write_synthetic
 from dermdistill.errors import DataError
-from dermdistill.evaluate.predictions import (
-    CONTROL,
-    read_predictions,
-)
-from dermdistill.explain.pictures import choose_items, write_explanations
-from dermdistill.labels import class_names
+from dermdistill.evaluate.predictions import CONTROL
 from dermdistill.pipeline.bundling import make_bundle
 from dermdistill.pipeline.compression import FOLDER, QAT_FOLDER, calibration_images
 from dermdistill.pipeline.context import Context
-from dermdistill.pipeline.evaluating import MODEL_FILES, evaluate, evaluated_models
+from dermdistill.pipeline.evaluating import MODEL_FILES, evaluate
+from dermdistill.pipeline.explaining import explain
 from dermdistill.pipeline.teachers import adopt_teacher, other_teacher_hashes, student_teaching, taken_teacher_hash
 from dermdistill.training.roles import load_trained, train_role
 
@@ -112,30 +108,6 @@ def train_quantized_student(context: Context, inputs: str) -> None:
     )
 
 
-def explain(context: Context, inputs: str) -> None:
-    """Grad-CAM of the student on correct and wrong test images."""
-    recipe = context.recipe
-    saved = read_predictions(
-        context.path / "evaluation" / "predictions.parquet",
-        task=recipe.task,
-        protocol=context.split.info["protocol"],
-        models=evaluated_models(recipe),
-    )
-    test = saved[(saved["model"] == "student") & (saved["split"] == "test")].drop_duplicates("image_id")
-    items = choose_items(test, correct=recipe.explain.correct, wrong=recipe.explain.wrong, seed=recipe.seed)
-    model = load_trained(context.path / "student")
-    images = context.store.images[context.store.rows([item["image_id"] for item in items])]
-    write_explanations(
-        model,
-        model.cam_layers(context.spec.size),
-        images,
-        context.spec,
-        items,
-        context.path / "explanations",
-        classes=class_names(recipe.task),
-    )
-
-
 @dataclass(frozen=True)
 class Stage:
     """One stage: its work, what it reads and what it writes.
@@ -210,7 +182,7 @@ STAGES: dict[str, Stage] = {
     ),
     "explanations": Stage(
         explain,
-        ("student", "evaluation"),
+        ("teacher", "student", "bundle", "evaluation"),
         lambda recipe: recipe.model_dump(mode="json", include={"explain", "seed"}),
         ("explanations",),
     ),

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dermdistill.atomic import write_text
 from dermdistill.report import compression, curves, figures, formats, tables
-from dermdistill.report.downloads import data_uri, folder_pictures, json_download
+from dermdistill.report.downloads import folder_pictures, json_download
+from dermdistill.report.explanations import explained
 from dermdistill.report.parts import navigation, shared
+from dermdistill.report.reader_study import reader_study
 from dermdistill.report.rendering import Context, drawn, render_page
 from dermdistill.report.run_files import ROLES, RunFiles, read_run
 
@@ -34,11 +35,12 @@ def render(files: RunFiles) -> str:
     context |= {key: value for part in parts for key, value in part(files).items()}
     evidence = [item["name"] for item in context["evidence"]]
     compressed = ["compression"] if context["compression"] else []
+    rated = ["reader_study"] if context["reader_study"] else []
     context["nav"] = navigation(
         (
             ("Summary", ("summary", "purpose")),
             ("How good", ("results", "classes", "curves", *compressed)),
-            ("Evidence", (*evidence, "explanations", "failures")),
+            ("Evidence", (*evidence, "explanations", "failures", *rated)),
             ("How it was made", ("data", "split", "training", "files", "notes", "provenance")),
         )
     )
@@ -130,12 +132,6 @@ def _compression(files: RunFiles) -> Context:
 
 
 def _pictures(files: RunFiles) -> Context:
-    items = [_pair(files, item) for item in (files.explanations or {}).get("items", [])]
-    wrong = sorted((item for item in items if not item["correct"]), key=lambda item: -item["prob"])
-    return {"correct_items": [item for item in items if item["correct"]], "wrong_items": wrong}
-
-
-def _pair(files: RunFiles, item: Mapping[str, Any]) -> Context:
-    folder = files.folder / "explanations"
-    pictures = {key: data_uri(folder / Path(str(item[key])).name) for key in ("image", "overlay")}
-    return {**item, **pictures, "prob_text": formats.number(item["prob"])}
+    shown = explained(files.folder / "explanations", files.explanations)
+    wrong = [item for item in shown["items"] if not item["correct"]] if shown else []
+    return {"explained": shown, "wrong_items": wrong, "reader_study": reader_study(files.reader_study)}

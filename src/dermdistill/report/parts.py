@@ -19,6 +19,7 @@ TITLES = {
     "compression": "Compression",
     "explanations": "Explanations",
     "failures": "Failures",
+    "reader_study": "What experts said",
     "data": "Data",
     "split": "Split proof",
     "training": "Training",

@@ -12,6 +12,7 @@ import yaml
 from dermdistill.config import DistillConfig, OptimConfig
 from dermdistill.errors import RunFolderError
 from dermdistill.report.compression import FILE, read_compression
+from dermdistill.report.reader_study import SUMMARY
 
 REQUIRED = ("recipe.yaml", "provenance.json", "split.json", "evaluation/evaluation.json")
 ROLES = ("teacher", "student")
@@ -31,6 +32,7 @@ class RunFiles:
     audit: Json | None
     logs: dict[str, list[Json] | None]
     explanations: Json | None
+    reader_study: Json | None
     manifest: Json | None
     compression: Json | None
     catalog: pd.DataFrame | None
@@ -158,6 +160,7 @@ def read_run(run: Path) -> RunFiles:
         audit=_optional(run / "audit.json", run),
         logs={role: _log(run / role / "log.jsonl", run) for role in ROLES},
         explanations=_optional(run / "explanations" / "explanations.json", run),
+        reader_study=_optional(run / SUMMARY, run),
         manifest=_optional(run / "bundle" / "manifest.json", run),
         compression=read_compression(run / "compression" / FILE),
         catalog=_catalog(run / "catalog.parquet", run),

@@ -1,0 +1,136 @@
+"""Which layer of a network a class activation map reads: a rule for each family of backbones.
+
+- A network that rectifies its trunk (ResNet, the small CNN): the output of a stage, behind its activation.
+- Inverted residuals (EfficientNet, EfficientNet-Lite, MobileNetV3 and V4): the last activated layer. The outputs of
+  their blocks are linear bottlenecks, without an activation; there maps can be blank.
+- ConvNeXt, whose trunk has no activation: the norm that reads a stage's output, and behind the last stage, where the
+  norm comes after pooling, the output itself. A norm's gradient is orthogonal to what it reads, so the map before
+  rectifying sums to nearly zero over the image and is not blank.
+- A ViT: the norm before the last attention; behind it only the class token has a gradient.
+
+Where a small input leaves the last stage fewer than four cells a side, the deepest stage with more is read.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from dermdistill.errors import ConfigError
+from dermdistill.models.branch import Branch, depth_indices
+from dermdistill.models.hybrid import Deployed, HybridClassifier
+
+# Fewer cells a side than this tell a quadrant, not a place.
+LEAST_CELLS = 4
+
+
+class TargetLayer(NamedTuple):
+    """A layer to read.
+
+    Attributes:
+        name: dotted path in the model.
+        module: the layer.
+        kind: ``activation``, ``norm``, ``residual sum`` (ConvNeXt's last stage), or ``final map`` of a family without
+            a rule.
+    """
+
+    name: str
+    module: nn.Module
+    kind: str
+
+
+class _Read(NamedTuple):
+    """A stage of a pyramid to read: its number in ``feature_info``, its module, and whether it is the last."""
+
+    number: int
+    stage: nn.Module
+    last: bool
+
+
+Found = tuple[nn.Module, str]
+
+
+def _activated_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers inside that end with an activation: timm's norms with an activation of their own."""
+    for inner in module.modules():
+        act = getattr(inner, "act", None)
+        if hasattr(inner, "running_mean") and isinstance(act, nn.Module) and not isinstance(act, nn.Identity):
+            yield inner
+
+
+def _inverted_residual(network: Any, read: _Read) -> Found:
+    head = [*_activated_modules(network.bn2)] if read.last and hasattr(network, "bn2") else []
+    inside = [*_activated_modules(read.stage), *head]
+    if not inside:
+        raise ConfigError(f"no activated layer in stage {read.number} of a {type(network).__name__}")
+    return inside[-1], "activation"
+
+
+def _rectified(network: Any, read: _Read) -> Found:
+    return read.stage, "activation"
+
+
+def _convnext(network: Any, read: _Read) -> Found:
+    if read.last:
+        return read.stage, "residual sum"
+    reader: nn.Module = network.stages[read.number + 1].downsample[0]
+    return reader, "norm"
+
+
+PYRAMIDS: dict[str, Callable[[Any, _Read], Found]] = {
+    "SmallCNN": _rectified,
+    "ResNet": _rectified,
+    "EfficientNet": _inverted_residual,
+    "MobileNetV3": _inverted_residual,
+    "ConvNeXt": _convnext,
+}
+
+
+def target_layers(model: nn.Module, size: int) -> tuple[TargetLayer, ...]:
+    """The layer of each branch that class activation maps read, for square inputs of ``size`` pixels.
+
+    Args:
+        model: a ``HybridClassifier`` or what it deploys; or a timm network of a family that has a rule.
+        size: side of the input in pixels.
+
+    Raises:
+        ConfigError: a network without a rule.
+    """
+    whole = model.model if isinstance(model, Deployed) else model
+    if isinstance(whole, HybridClassifier):
+        found = [_branch_layer(branch, size) for branch in whole.branches if isinstance(branch, Branch)]
+    else:
+        found = [_network_layer(whole, size)]
+    names = {module: name for name, module in model.named_modules()}
+    return tuple(TargetLayer(names[module], module, kind) for module, kind in found)
+
+
+def _branch_layer(branch: Branch, size: int) -> Found:
+    known = branch.is_transformer or _rule_of(branch.network) is not None
+    return _network_layer(branch.network, size) if known else (branch.last_map, "final map")
+
+
+def _rule_of(network: nn.Module) -> Callable[[Any, _Read], Found] | None:
+    names = [kind.__name__ for kind in type(network).__mro__]
+    return next((PYRAMIDS[name] for name in names if name in PYRAMIDS), None)
+
+
+def _network_layer(network: Any, size: int) -> Found:
+    if hasattr(network, "blocks") and hasattr(network, "patch_embed"):
+        return network.blocks[-1].norm1, "norm"
+    rule = _rule_of(network)
+    if rule is None:
+        raise ConfigError(
+            f"no rule which layer of a {type(network).__name__} to read",
+            rule=f"known are {', '.join(PYRAMIDS)} and vision transformers, alone or as branches",
+            next_step="name the layers in the settings of the method",
+        )
+    return rule(network, _read(network, size))
+
+
+def _read(network: Any, size: int) -> _Read:
+    info = [dict(stage) for stage in network.feature_info]
+    depths = depth_indices(info)
+    fine = [index for index in depths if size // int(info[index]["reduction"]) >= LEAST_CELLS]
+    index = max(fine, default=depths[0])
+    return _Read(index, network.get_submodule(info[index]["module"]), index == depths[-1])

@@ -1,0 +1,1 @@
+"""Migrations of a study's database, applied when the server starts."""
