@@ -292,7 +292,9 @@ class ExplainConfig(Frozen):
     methods: tuple[ExplainMethod, ...] = Field(
         ("grad_cam", "score_cam", "lime"), min_length=1, description="the one to be shown first in front"
     )
-    score_channels: int | None = Field(128, ge=1, description="of Score-CAM, those of largest spread; null: all, exact")
+    score_channels: int | None = Field(
+        128, ge=1, le=100_000, description="of Score-CAM, those of largest spread; null: all, exact"
+    )
     lime_samples: int = Field(1000, ge=2, le=1_000_000, description="of LIME an image; below 1,000 seeds hardly agree")
     scored_images: int = Field(24, ge=0, le=100_000, description="test images that methods are tested on; 0 is off")
     costly_images: int = Field(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dermdistill.evaluate import bootstrap
+from dermdistill.evaluate.calibration import interval_method
 from dermdistill.evaluate.comparison import GROUP_VERDICTS, verdict
 from dermdistill.evaluate.comparison_notes import comparison_notes
 from dermdistill.evaluate.delong import delong_difference
@@ -139,7 +140,7 @@ def _compared(scored: Scored, weights: Floats) -> dict[str, Floats]:
 def _figures(measured: Retrained, seed: int) -> Json:
     means, several = measured.mean_samples(seed=seed), len(measured.seeds) > 1
     return {
-        name: bootstrap.estimate(points.mean(), means[name])
+        name: bootstrap.estimate(points.mean(), means[name], method=interval_method(METRICS[name]))
         | {
             "spread": bootstrap.number_or_none(float(points.std(ddof=1))) if several else None,
             "per_seed": [bootstrap.number_or_none(float(point)) for point in points],
