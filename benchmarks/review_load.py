@@ -34,7 +34,7 @@ from dermdistill.provenance import origin
 from dermdistill.review.app import open_room
 from dermdistill.review.database import database_url
 from dermdistill.review.raters import make_raters
-from dermdistill.review.serve import LOOPBACK, serve
+from dermdistill.review.serve import IDLE_SECONDS, LOOPBACK, serve
 from dermdistill.review.steps import Second
 from dermdistill.review.study import Study, StudyItem, write_study
 from dermdistill.review.tables import Answer, AuditEntry, Draft, Rater
@@ -71,7 +71,9 @@ class Client:
     def __init__(self, number: int, link: str, pause: float, times: Times) -> None:
         # An address of its own: the server counts requests by address.
         own = f"127.0.{1 + number // 250}.{1 + number % 250}"
-        transport = httpx.AsyncHTTPTransport(local_address=own, verify=False)  # no https here: no certificates to load
+        # No https, so no certificates to load.
+        kept = httpx.Limits(keepalive_expiry=IDLE_SECONDS / 2)
+        transport = httpx.AsyncHTTPTransport(local_address=own, verify=False, limits=kept)
         self._http = httpx.AsyncClient(transport=transport, base_url=link.partition("/r/")[0], timeout=60)
         self._link = link
         self._pause = pause

@@ -20,6 +20,8 @@ PORT: Final = 8321
 USUAL_PORTS: Final = {"http": 80, "https": 443}
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 MOST_CONNECTIONS: Final = 1000
+# Longer than proxies keep theirs (60), and than most raters think: no request meets a connection that is being closed.
+IDLE_SECONDS: Final = 75
 
 
 def serve(
@@ -68,6 +70,7 @@ def serve(
         proxy_headers=public_url is not None,
         forwarded_allow_ips=LOOPBACK,
         limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=5,
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down and says once more why
