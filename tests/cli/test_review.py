@@ -51,7 +51,7 @@ def test_create_summary_and_report(call: Call, finished: Path, tmp_path: Path) -
 
     early = call("review", "summary", folder)
     assert early.status == 2
-    assert "has no answers yet" in early.err
+    assert "there are no answers" in early.err
 
     answers = simulated_answers(folder, tmp_path / "answers.csv")
     done = call("review", "summary", folder, "--answers", answers, "--samples", 50)
@@ -108,7 +108,13 @@ def test_explanations_of_the_run_are_of_every_method_and_tested(finished: Path) 
     for own in scores.values():
         assert {"energy", "energy_prior", "iou", "deletion", "deletion_random", "randomisation", "blank"} <= set(own)
     assert scores["grad_cam"]["energy_prior"] == scores["lime"]["energy_prior"], "the same images and masks"
-    assert set(content["tests"]["agreement"]) == {"teacher, grad_cam", "int8, score_cam", "int8, lime"}
+    agreement = content["tests"]["agreement"]
+    assert set(agreement) == {"teacher, grad_cam", "int8, score_cam", "int8, lime"}
+    assert agreement["teacher, grad_cam"]["n"] == 6
+    assert set(agreement["teacher, grad_cam"]["by_chance"]) == {"pearson", "spearman", "iou"}
+    assert agreement["int8, lime"]["by_chance"] is None, "of one image there is no other"
+    assert set(content["tests"]["lime"]) == {"overlap", "r2"}
+    assert all("r2" in item["maps"]["lime"]["scores"] for item in content["items"])
     for item in content["items"]:
         for one in item["maps"].values():
             assert (finished / "explanations" / one["overlay"]).is_file()

@@ -85,7 +85,8 @@ def test_segments_cover_the_image_and_have_no_gaps() -> None:
 def test_samples_begin_with_the_whole_image_and_then_show_half_of_it() -> None:
     shown = shown_segments(12, LimeSettings(samples=101))
     assert shown.shape == (101, 12) and shown[0].all()
-    assert abs(shown[1:].mean() - 0.5) < 0.05
+    assert np.array_equal(shown[2:100:2], ~shown[3:101:2]), "every other sample shows what the one before it hides"
+    assert 0.4 < shown[2:100:2].mean() < 0.6
     assert np.array_equal(shown, shown_segments(12, LimeSettings(samples=101)))
     assert not np.array_equal(shown, shown_segments(12, LimeSettings(samples=101, seed=1)))
 

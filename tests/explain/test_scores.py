@@ -12,7 +12,7 @@ from dermdistill.explain.explainer import maps_of
 from dermdistill.explain.gradcam import grad_cam
 from dermdistill.explain.localisation import centre_prior, energy_in_mask, pointing_game
 from dermdistill.explain.scorers import NetworkScorer
-from dermdistill.explain.scores import BETTER, ScoreSettings, means, score_method
+from dermdistill.explain.scores import BETTER, ScoreSettings, curve_baselines, means, score_method
 from dermdistill.explain.verdict import untested, verdict
 from dermdistill.preprocess import PreprocessSpec
 
@@ -108,6 +108,30 @@ def test_scorer_of_another_model_gives_the_curves_and_no_randomisation() -> None
     found = score_method(_cam, model, cases, QUICK, scorer=constant)
     np.testing.assert_allclose(found["deletion"], 0.5)
     assert untested(found) == ["randomisation"]
+
+
+def test_scorer_of_the_same_model_leaves_randomisation_to_the_network() -> None:
+    cases, model = _cases(), Detector()
+
+    def of_a_file(_: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+        return _cam(model, images, classes)
+
+    blind = score_method(of_a_file, model, cases, QUICK)["randomisation"]
+    np.testing.assert_allclose(blind, 1, err_msg="it does not notice another network")
+    by_file = score_method(of_a_file, model, cases, QUICK, scorer=NetworkScorer(model), randomised_by=_cam)
+    np.testing.assert_array_equal(by_file["randomisation"], score_method(_cam, model, cases, QUICK)["randomisation"])
+
+
+def test_baselines_of_one_method_serve_another() -> None:
+    cases, model = _cases(), Detector()
+    how = replace(QUICK, curve_images=4)
+    baselines = curve_baselines(NetworkScorer(model), cases, how)
+    assert set(baselines) == {"deletion_random", "insertion_random", "deletion_prior", "insertion_prior"}
+    given, measured = (score_method(_cam, model, cases, how, baselines=one) for one in (baselines, None))
+    assert set(given) == set(measured)
+    for name, values in measured.items():
+        np.testing.assert_array_equal(given[name], values)
+    assert curve_baselines(NetworkScorer(model), cases, replace(how, curve_images=0)) == {}
 
 
 def test_without_moved_lesions_their_scores_are_absent() -> None:

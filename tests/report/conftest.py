@@ -310,7 +310,8 @@ def method_tests() -> dict[str, Any]:
 
     names = ("energy", "energy_prior", "moved_energy", "moved_energy_prior", "deletion", "deletion_random", "blank")
     own = {name: cell(0.1 + 0.1 * place) for place, name in enumerate(names)}
-    pair = {"title": "FP32 and INT8 student", "method": "lime", "n": 4}
+    measures, by_chance = (dict.fromkeys(("pearson", "spearman", "iou"), cell(value, 4)) for value in (0.9, 0.4))
+    pair = {"title": "FP32 and INT8 student", "method": "lime", "n": 4, "measures": measures, "by_chance": by_chance}
     return {
         "images": 30,
         "lesions": 30,
@@ -319,8 +320,8 @@ def method_tests() -> dict[str, Any]:
         "refused": {"there is no mask": 5},
         "costly_images": 4,
         "scores": {"grad_cam": {**own, "randomisation": cell(0.3, 4)}, "lime": {**own, "energy": cell(None, 0)}},
-        "stability": cell(0.72, 4),
-        "agreement": {"int8, lime": {**pair, **dict.fromkeys(("pearson", "spearman", "iou"), cell(0.9, 4))}},
+        "lime": {"overlap": cell(0.72, 4), "r2": cell(0.6, 4)},
+        "agreement": {"int8, lime": pair},
         "bootstrap": {"samples": 50, "unit": "lesion", "level": 0.95},
     }
 

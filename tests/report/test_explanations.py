@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.report.conftest import explanations, method_tests
 
-from dermdistill.report.explanations import explained
+from dermdistill.report.explanations import explained, explanations_markdown, kept_explanations
 
 
 def test_a_failed_test_marks_every_map_of_its_method(tmp_path: Path) -> None:
@@ -31,7 +31,14 @@ def test_table_puts_each_score_beside_its_baseline(tmp_path: Path) -> None:
     assert rows["Energy in the lesion", "30 images"] == [".100 (.050-.150)", "not computable"]
     assert rows["", "blob in the centre"][0].startswith(".400"), "of the moved lesions, the last with that name"
     assert rows["Correlation after random weights (at most .5)", "4 images"][1] == "not measured"
-    assert [str(cell) for cell in shown["tests"]["agreement"][0].cells] == [".900 (.850-.950)"] * 3
+    pair, chance = shown["tests"]["agreement"]
+    assert [str(cell) for cell in pair.cells] == [".900 (.850-.950)"] * 3
+    assert (chance.title, chance.remark) == ("", "maps of two different images")
+    assert [str(cell) for cell in chance.cells] == [".400 (.350-.450)"] * 3
+    assert any(
+        "share .72 of their five strongest segments; its linear models explain .60" in line
+        for line in shown["sentences"]
+    )
     assert method_tests()["agreement"]
 
 
@@ -49,3 +56,13 @@ def test_run_of_an_older_version_shows_its_one_map_and_says_that_nothing_was_tes
 
 def test_no_explanations_are_none(tmp_path: Path) -> None:
     assert explained(tmp_path, None) is None
+
+
+def test_page_of_results_has_the_tests_and_the_failures(tmp_path: Path) -> None:
+    content = kept_explanations(explanations(tmp_path / "explanations"))
+    assert set(content) == {"model", "target", "methods", "tests"}
+    page = explanations_markdown(content)
+    assert "- LIME fails: deletion: no better than chance." in page
+    assert "| Energy in the lesion (30 images) | .100 (.050-.150) | not computable |" in page
+    assert "| maps of two different images | .400 (.350-.450) |" in page
+    assert explanations_markdown({**content, "tests": None}) == ""

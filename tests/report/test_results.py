@@ -18,7 +18,7 @@ from dermdistill.report.results import (
     write_results_page,
 )
 
-COLLECTED = {"evaluation.json", "provenance.json", "split.json", "training.json", "recipe.yaml"}
+COLLECTED = {"evaluation.json", "provenance.json", "split.json", "training.json", "recipe.yaml", "explanations.json"}
 Json = dict[str, Any]
 
 
@@ -43,7 +43,7 @@ def alter(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**load(path), **changes}))
 
 
-def test_collect_writes_the_five_files_only(results: Path) -> None:
+def test_collect_writes_these_files_only(results: Path) -> None:
     assert {path.name for path in (results / "edge-64").iterdir()} == COLLECTED
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dermdistill import __version__
-from dermdistill.cli import bench, bundles, compare, data, evaluate, litert, recipes, results, review, studies
+from dermdistill.cli import bench, bundles, compare, data, evaluate, explain, litert, recipes, results, review, studies
 from dermdistill.errors import DataError, DermdistillError
 
 USER_MISTAKE = 2
@@ -35,6 +35,7 @@ app.command()(studies.ablate)
 app.command()(studies.leakage)
 app.command()(studies.students)
 app.command()(evaluate.evaluate)
+app.command()(explain.explain)
 app.command()(compare.compare)
 app.command()(bundles.predict)
 app.command()(bundles.score)

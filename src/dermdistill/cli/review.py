@@ -81,13 +81,13 @@ def summary(
 ) -> None:
     """Agreement, ratings against the shams, change of diagnosis: of the answers that raters gave."""
     from dermdistill.errors import ConfigError
-    from dermdistill.review.stored_answers import stored_answers
+    from dermdistill.review.export import read_answers
     from dermdistill.review.summary_files import write_summary
 
     if answers is not None and database is not None:
         raise ConfigError("--answers and --database", rule="answers come from one of them")
     folder = out or study / "summary"
-    found = write_summary(study, answers or stored_answers(study, database), folder, samples=samples)
+    found = write_summary(study, answers or read_answers(study, database), folder, samples=samples)
     for note in found["notes"]:
         typer.echo(note, err=True)
     counts = found["counts"]

@@ -46,7 +46,7 @@ class ScoreCamSettings:
 
     channels: int | None = None
     weighting: Weighting = "increase"
-    batch_size: int = 16
+    batch_size: int = 8
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or (self.channels is not None and self.channels < 1):

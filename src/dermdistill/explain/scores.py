@@ -77,6 +77,8 @@ def score_method(
     settings: ScoreSettings | None = None,
     *,
     scorer: Scorer | None = None,
+    randomised_by: Explainer | None = None,
+    baselines: Mapping[str, Scores] | None = None,
 ) -> dict[str, Scores]:
     """Every score of one method, as float64 [N] over ``cases.plain``, NaN where it is not defined or was not measured.
 
@@ -89,15 +91,18 @@ def score_method(
     - ``randomisation``: rank correlation with the map after the classifier was initialised anew.
 
     Scores that were measured on no image are absent: ``moved_*`` where no lesion could be moved, those of settings that
-    say 0 images, and ``randomisation`` where a scorer is given, as that is another model than the one whose weights are
-    randomised.
+    say 0 images, and ``randomisation`` where a scorer is given and no ``randomised_by``, as that is another model than
+    the one whose weights are randomised.
 
     Args:
         explainer: the method, such as ``maps_by("score_cam")``.
         model: the network; it is left as it was.
         cases: of ``make_cases``.
         settings: how; None: the defaults.
-        scorer: whose probabilities the curves watch, where that is not the network itself: the INT8 model.
+        scorer: whose probabilities the curves watch, where that is not the network itself: an exported file of it.
+        randomised_by: the same method by the network's own scores, for the test by randomised weights, where
+            ``explainer`` asks a scorer that would not notice them.
+        baselines: of ``curve_baselines``, with the same cases, settings and scorer; None: they are measured here.
     """
     how = settings or ScoreSettings()
     plain, moved = cases.plain, cases.moved
@@ -112,19 +117,55 @@ def score_method(
         (how.curve_images, lambda shown, own: _curves(watched, shown, own, how)),
         (how.sensitivity_images, lambda shown, own: _sensitivity(explainer, model, shown, own, how)),
         (
-            0 if scorer else how.randomisation_images,
-            lambda shown, own: _randomisation(explainer, model, shown, own, how),
+            0 if scorer and not randomised_by else how.randomisation_images,
+            lambda shown, own: _randomisation(randomised_by or explainer, model, shown, own, how),
         ),
     ]
     for wanted, measure in parts:
-        rows = _some(len(plain), wanted, how.seed)
+        rows = some_rows(len(plain), wanted, how.seed)
         if len(rows):
             found |= _spread(measure(plain.some(rows), maps[rows]), rows, len(plain))
-    return found
+    return {**found, **(curve_baselines(watched, cases, how) if baselines is None else baselines)}
 
 
-def _some(count: int, wanted: int | None, seed: int) -> npt.NDArray[np.int64]:
-    """Rows drawn by the seed, in order: a larger draw holds the smaller ones."""
+def curve_baselines(scorer: Scorer, cases: Cases, settings: ScoreSettings | None = None) -> dict[str, Scores]:
+    """What random orders and the centre prior score in ``score_method``'s curves, where these are measured.
+
+    They are the same for every method, and cost more than a method's own curves.
+
+    Args:
+        scorer: whose probabilities the curves watch.
+        cases: of ``make_cases``.
+        settings: how; None: the defaults.
+
+    Returns:
+        ``deletion_random``, ``insertion_random``, ``deletion_prior``, ``insertion_prior``, float64 [N], NaN where they
+        were not measured; nothing where curves are off.
+    """
+    how = settings or ScoreSettings()
+    rows = some_rows(len(cases.plain), how.curve_images, how.seed)
+    if not len(rows):
+        return {}
+    shown = cases.plain.some(rows)
+    count, height, width = shown.masks.shape
+    prior = _curves(scorer, shown, np.broadcast_to(centre_prior(height, width), shown.masks.shape), how)
+    orders = [
+        _curves(scorer, shown, deletion.random_maps(count, height, width, seed=how.seed + order), how)
+        for order in range(how.random_orders)
+    ]
+    found = {
+        name + suffix: values
+        for name in CURVES
+        for suffix, values in (
+            ("_random", np.mean([order[name] for order in orders], axis=0)),
+            ("_prior", prior[name]),
+        )
+    }
+    return _spread(found, rows, len(cases.plain))
+
+
+def some_rows(count: int, wanted: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of ``count`` drawn by the seed, in order: a larger draw holds the smaller ones. None wanted: all."""
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[: count if wanted is None else wanted])
 
@@ -138,17 +179,7 @@ def _spread(scores: Mapping[str, Scores], rows: npt.NDArray[np.int64], count: in
 
 
 def _curves(scorer: Scorer, shown: Shown, maps: Maps, how: ScoreSettings) -> dict[str, Scores]:
-    def areas(of: Maps) -> dict[str, Scores]:
-        curves = deletion.deletion_curves(scorer, shown.images, shown.classes, of, seed=how.seed, steps=how.steps)
-        return curves.areas()
-
-    count, height, width = maps.shape
-    prior = areas(np.broadcast_to(centre_prior(height, width), maps.shape))
-    orders = [
-        areas(deletion.random_maps(count, height, width, seed=how.seed + order)) for order in range(how.random_orders)
-    ]
-    chance = {f"{name}_random": np.mean([order[name] for order in orders], axis=0) for name in CURVES}
-    return {**areas(maps), **chance, **{f"{name}_prior": prior[name] for name in CURVES}}
+    return deletion.deletion_curves(scorer, shown.images, shown.classes, maps, seed=how.seed, steps=how.steps).areas()
 
 
 def _sensitivity(

@@ -14,10 +14,10 @@ from PIL import Image
 
 from dermdistill.errors import ConfigError, RunFolderError
 from dermdistill.explain.localisation import centre_prior
-from dermdistill.explain.methods import METHODS, maps_by
+from dermdistill.explain.methods import METHODS
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import kept_recipe
-from dermdistill.pipeline.explaining import Explained, explained_student
+from dermdistill.pipeline.explained import Explained, explained_student
 from dermdistill.preprocess import normalise
 from dermdistill.review.sampling import ItemPlan, Sample, sample_items
 from dermdistill.review.study import Study, write_study
@@ -102,7 +102,7 @@ def _maps(own: Explained, plans: Sequence[ItemPlan]) -> Maps:
     answers = own.test.set_index("image_id")[columns]
     found: Maps = {}
     for method, image_ids in wanted.items():
-        explainer, ordered = maps_by(method, own.settings(method)), sorted(image_ids)
+        explainer, ordered = own.explainer(method), sorted(image_ids)
         for image_id in ordered:
             inputs = torch.from_numpy(normalise(own.resized(image_id)[None], own.spec))
             target = torch.tensor([int(answers.loc[image_id].to_numpy().argmax())], dtype=torch.int64)

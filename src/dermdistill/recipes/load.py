@@ -56,17 +56,33 @@ def evaluate_settings(settings: list[str]) -> EvaluateConfig:
     Raises:
         ConfigError: another section, an unknown key, or a value that cannot work.
     """
+    values = check_section(settings, "evaluate", example="evaluate.robustness_images=0")
+    return parse_config(EvaluateConfig, values, source="evaluate")
+
+
+def check_section(settings: list[str], section: str, *, example: str) -> dict[str, Any]:
+    """The values that settings give to one section, for a command that takes no other.
+
+    Args:
+        settings: ``key=value`` each, as in ``load_recipe``.
+        section: of the recipe.
+        example: a setting that works, for the error.
+
+    Raises:
+        ConfigError: a key of another section.
+    """
     values: dict[str, Any] = {}
     for setting in settings:
         _apply(values, setting)
-    others = sorted(set(values) - {"evaluate"})
+    others = sorted(set(values) - {section})
     if others:
         raise ConfigError(
             f"--set {others[0]}: is no key of this command",
-            rule="a finished model is evaluated: keys of the section evaluate alone can be set",
-            next_step="--set evaluate.robustness_images=0, for example",
+            rule=f"the models are finished: keys of the section {section} alone can be set",
+            next_step=f"--set {example}, for example",
         )
-    return parse_config(EvaluateConfig, values.get("evaluate", {}), source="evaluate")
+    found: dict[str, Any] = values.get(section, {})
+    return found
 
 
 def parse_config(model: type[Config], values: Any, *, source: str) -> Config:

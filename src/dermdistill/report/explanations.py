@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dermdistill.report.downloads import data_uri
 from dermdistill.report.formats import Cell, estimate, number
+from dermdistill.report.markdown import plain, table
 from dermdistill.report.tables import Row
 
 TITLES: Final = {"grad_cam": "Grad-CAM", "score_cam": "Score-CAM", "lime": "LIME"}
@@ -29,7 +30,7 @@ SCORES: Final = {
 }
 BASELINES: Final = {"prior": "blob in the centre", "random": "random order"}
 MEASURES: Final = {"pearson": "Pearson", "spearman": "Spearman", "iou": "IoU of the hottest fifth"}
-UNDER_A_MAP: Final = {"energy": "energy", "iou": "IoU", "pointing": "point"}
+UNDER_A_MAP: Final = {"energy": "energy", "iou": "IoU", "pointing": "point", "r2": "R²"}
 Json = Mapping[str, Any]
 
 
@@ -129,14 +130,56 @@ def _cell(own: Json, score: str) -> Cell:
 
 
 def _agreement_rows(agreement: Mapping[str, Json]) -> list[Row]:
-    return [
-        Row(
-            str(pair["title"]),
-            tuple(estimate(pair[name]) for name in MEASURES),
-            f"{method_title(pair['method'])}, {pair['n']} images",
-        )
-        for pair in agreement.values()
+    """One row a pair of models, and below it what maps of other images give."""
+    rows = []
+    for pair in agreement.values():
+        remark = f"{method_title(pair['method'])}, {pair['n']} images"
+        # Runs of older versions have the measures in the pair itself, and nothing by chance.
+        rows.append(Row(str(pair["title"]), _measured(pair.get("measures") or pair), remark))
+        if pair.get("by_chance"):
+            rows.append(Row("", _measured(pair["by_chance"]), "maps of two different images"))
+    return rows
+
+
+def _measured(cells: Json) -> tuple[Cell, ...]:
+    return tuple(estimate(cells[name]) for name in MEASURES)
+
+
+def explanations_markdown(content: Json) -> str:
+    """The tests of methods for the page of results; an empty text where they were off.
+
+    Args:
+        content: of ``kept_explanations``.
+    """
+    tests = content.get("tests")
+    if tests is None:
+        return ""
+    shown = _tests(tests)
+    per_class = ", ".join(f"{code} {count}" for code, count in tests["per_class"].items())
+    parts = [
+        "#### Explanations\n",
+        "".join(f"- {plain(sentence)}\n" for sentence in _sentences(content["methods"], tests)),
+        f"Means over {tests['images']} test images ({per_class}), one a lesion, with intervals over lesions:\n",
+        table(["", *shown["columns"]], _lines(shown["rows"])),
     ]
+    if shown["agreement"]:
+        parts += [
+            "Do two models look at the same places?\n",
+            table(["", *shown["agreement_columns"]], _lines(shown["agreement"])),
+        ]
+    return "\n" + "\n".join(parts)
+
+
+def _lines(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [plain(f"{row.title} ({row.remark})" if row.title else row.remark), *(str(cell) for cell in row.cells)]
+        for row in rows
+    ]
+
+
+def kept_explanations(content: Json) -> dict[str, Any]:
+    """What a repository keeps of ``explanations.json``: what tests say of the methods, nothing of single images."""
+    return {key: content.get(key) for key in ("model", "target", "methods", "tests")}
 
 
 def _sentences(methods: Json, tests: Json | None) -> list[str]:
@@ -151,11 +194,11 @@ def _sentences(methods: Json, tests: Json | None) -> list[str]:
         found.append(f"{_listed(passed)} passed every test that was made, on {images} test images, one a lesion.")
     for name in failed:
         found += [f"{method_title(name)} fails: {one['sentence']}." for one in methods[name]["failures"]]
-    stability = tests.get("stability")
-    if stability and stability.get("value") is not None:
+    lime = tests.get("lime")
+    if lime and lime["overlap"]["value"] is not None:
         found.append(
-            f"Two seeds of LIME share {number(stability['value'], 2)} of their five strongest segments "
-            f"({stability['n']} images)."
+            f"Two seeds of LIME share {number(lime['overlap']['value'], 2)} of their five strongest segments; its "
+            f"linear models explain {number(lime['r2']['value'], 2)} of the variance ({lime['overlap']['n']} images)."
         )
     refused = tests.get("refused") or {}
     if refused:

@@ -15,10 +15,12 @@ from dermdistill.report import formats, tables
 from dermdistill.report.comparison_page import SECTIONS, interval_levels
 from dermdistill.report.compression import FILE, compression_markdown, kept_compression, read_compression
 from dermdistill.report.evidence_markdown import evidence_markdown
+from dermdistill.report.explanations import explanations_markdown, kept_explanations
 from dermdistill.report.facts import command_block, fact_lines, origin_facts
 from dermdistill.report.markdown import plain, table
 from dermdistill.report.run_files import ROLES, RunFiles, distils_without_control, read_run
 
+EXPLANATIONS = "explanations.json"
 CURVE_POINTS = 200
 # Whole numbers, seeds and hashes about the parts; a list or a table a image never gets in.
 SPLIT_KEYS = (
@@ -54,7 +56,8 @@ def collect_results(run: Path, destination: Path) -> Path:
 
     Writes ``evaluation.json`` (curves thinned to 200 points), ``provenance.json``, ``split.json`` (counts and
     those of the audit), ``training.json`` (both epoch logs), ``recipe.yaml`` and, where the run has it,
-    ``compression.json``. Of absolute paths the last part alone is kept.
+    ``compression.json`` and ``explanations.json`` (what tests say of the methods). Of absolute paths the last part
+    alone is kept.
 
     Raises:
         RunFolderError: a required file of the run is missing or unreadable.
@@ -70,11 +73,13 @@ def collect_results(run: Path, destination: Path) -> Path:
     }
     if files.compression is not None:
         contents[FILE] = kept_compression(files.compression)
+    if files.explanations is not None:
+        contents[EXPLANATIONS] = kept_explanations(files.explanations)
     for name, content in contents.items():
         write_json(destination / name, without_paths(content))
-    if files.compression is None:
+    for name in {FILE, EXPLANATIONS} - set(contents):
         # One that was collected from an earlier run would be shown as this run's.
-        (destination / FILE).unlink(missing_ok=True)
+        (destination / name).unlink(missing_ok=True)
     write_text(destination / "recipe.yaml", _recipe_text(files))
     return destination
 
@@ -159,7 +164,10 @@ def results_page(results: Path, page: Path | None = None) -> str:
             split, recipe = _load(results / name / "split.json", kind), results / name / "recipe.yaml"
             alone = recipe.is_file() and distils_without_control(yaml.safe_load(recipe.read_text()), content["models"])
             section = _section(name, content, provenance, split, without_control=alone)
-            sections.append(section + evidence_markdown(content) + _compression(results / name / FILE))
+            explained = results / name / EXPLANATIONS
+            section += evidence_markdown(content)
+            section += explanations_markdown(_load(explained, kind)) if explained.is_file() else ""
+            sections.append(section + _compression(results / name / FILE))
         else:
             levels |= interval_levels(content)
             sections.append(SECTIONS[kind](name, content, provenance, _picture(results / name / f"{kind}.svg", page)))
