@@ -119,6 +119,32 @@ def test_compare_out_writes_all_files_and_compares_the_shipped_student_with_that
     assert result["bootstrap"]["samples"] == 60 and str(tmp_path) not in json.dumps(result)
 
 
+def spoilt(value: float, images: int = 40) -> dict[str, Any]:
+    """The part of an evaluation on spoilt pictures."""
+    cells = {name: {"value": value, "low": 0.1, "high": 0.9} for name in ("macro_auc", "balanced_accuracy")}
+    groups = {"artefact": {"mean": cells, "drop": {}}, "corruption": {"mean": cells, "drop": {}}}
+    return {
+        "robustness": {
+            "sample": {"images": images, "seed": 0},
+            "severities": [1, 2],
+            "kinds": {"ink": {"title": "Ink", "group": "artefact"}},
+            "models": {"student_int8": {"clean": cells, "groups": groups}},
+            "bootstrap": {"level": 0.95},
+        }
+    }
+
+
+def test_compare_shows_spoilt_pictures_where_the_runs_spoilt_the_same(call: Any, make: Make, tmp_path: Path) -> None:
+    folders = [make("a", evaluation=spoilt(0.5)), make("b", evaluation=spoilt(0.75), recipe=OTHER)]
+    block = compared(call, tmp_path / "out", *folders)["robustness"]
+    assert (block["images"], [row["run"] for row in block["rows"]]) == (40, ["a", "b"])
+    assert block["rows"][1]["groups"]["artefact"]["macro_auc"]["value"] == 0.75
+    assert "| b: Student INT8 | .750 (.100-.900) |" in (tmp_path / "out" / "comparison.md").read_text()
+    for name, evaluation in (("c", spoilt(0.5, images=41)), ("d", None)):
+        other = make(name, evaluation=evaluation, recipe=OTHER)
+        assert compared(call, tmp_path / f"out-{name}", folders[0], other)["robustness"] is None
+
+
 def test_compare_takes_the_models_that_are_named(call: Any, make: Make, tmp_path: Path) -> None:
     folders = [make("a"), make("b", recipe=OTHER)]
     result = compared(call, tmp_path / "out", *folders, "--model", "student", "--model", "teacher")

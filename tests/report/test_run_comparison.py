@@ -114,6 +114,22 @@ def test_tables_hold_runs_recipes_figures_differences_and_delong(result: dict[st
     assert delong.rows[0][1:] == ("0", "-.031 (-.050 to -.012)", "< .001")
 
 
+def test_figures_on_spoilt_pictures_stand_beside_the_clean_ones(result: dict[str, Any]) -> None:
+    cells = {name: dict.fromkeys(METRICS, figure(value)) for name, value in (("clean", 0.9), ("artefact", 0.8))}
+    groups = {
+        "artefact": cells["artefact"],
+        "corruption": {"macro_auc": figure(0.7), "balanced_accuracy": figure(None)},
+    }
+    rows = [{"run": "a", "model": "student_int8", "clean": cells["clean"], "groups": groups}]
+    tables = report.comparison_tables(result | {"robustness": {"images": 400, "level": 0.95, "rows": rows}})
+    assert [len(table.rows) for table in tables[-3:]] == [1, 1, 1]
+    assert tables[-3].caption == "Macro AUC on spoilt pictures, on 400 test images, one a lesion (95% interval)"
+    assert tables[-3].rows[0] == ("a: Student INT8", ".900 (.880-.920)", ".800 (.780-.820)", ".700 (.680-.720)")
+    assert tables[-2].rows[0][-1] == "not computable"
+    without = report.comparison_tables(result | {"robustness": None})
+    assert len(without) == len(tables) - 3
+
+
 def test_p_and_differences_that_are_null_are_said_in_words(result: dict[str, Any]) -> None:
     [entries] = result["rows"]["<b>c</b>: Student INT8"]["delong"].values()
     entries[:] = [

@@ -39,8 +39,9 @@ def compare_runs(folders: Sequence[Path], *, models: Sequence[str] = (), all_pai
 
     Returns:
         JSON-able: the result of ``compare_scored`` with ``runs`` [{name, group, ...}], ``recipes`` [{key, values
-        {run: value}}] (keys that differ; a run that lacks a key is not in its values), and where it was computed
-        (``origin``). A row is called ``GROUP: MODEL``, and a group of one run by that run's name.
+        {run: value}}] (keys that differ; a run that lacks a key is not in its values), ``robustness``
+        (``spoilt_alike``), and where it was computed (``origin``). A row is called ``GROUP: MODEL``, and a group of one
+        run by that run's name.
 
     Raises:
         ConfigError: fewer than two runs, one twice, or a model that a run does not have.
@@ -72,6 +73,7 @@ def compare_runs(folders: Sequence[Path], *, models: Sequence[str] = (), all_pai
         "notes": [*result["notes"], *apart, *_run_notes(runs)],
         "runs": [run.facts() | {"group": group_of[run.name]} for run in runs],
         "recipes": recipe_differences(runs),
+        "robustness": spoilt_alike(runs, chosen),
         **origin(),
     }
 
@@ -110,6 +112,33 @@ def recipe_differences(runs: Sequence[ComparedRun]) -> list[Json]:
         if len(values) < len(runs) or any(value != next(iter(values.values())) for value in values.values()):
             found.append({"key": key, "values": values})
     return found
+
+
+def spoilt_alike(runs: Sequence[ComparedRun], chosen: Sequence[str]) -> Json | None:
+    """Each run's figures on spoilt pictures.
+
+    Returns:
+        ``images``, ``level`` and ``rows`` [{run, model, ``clean`` {FIGURE: cell}, ``groups`` {GROUP: {FIGURE: cell}}}],
+        means over kinds and severities; None unless all runs spoilt the same pictures in the same ways.
+    """
+    blocks = [run.evaluation.get("robustness") for run in runs]
+    own = [block for block in blocks if block]
+    if len(own) < len(runs) or any(
+        block[key] != own[0][key] for block in own for key in ("sample", "severities", "kinds")
+    ):
+        return None
+    rows = [
+        {
+            "run": run.name,
+            "model": model,
+            "clean": block["models"][model]["clean"],
+            "groups": {group: values["mean"] for group, values in block["models"][model]["groups"].items()},
+        }
+        for run, block in zip(runs, own, strict=True)
+        for model in chosen
+        if model in block["models"]
+    ]
+    return {"images": own[0]["sample"]["images"], "level": own[0]["bootstrap"]["level"], "rows": rows}
 
 
 def _chosen_models(runs: Sequence[ComparedRun], models: Sequence[str], *, all_pairs: bool) -> list[str]:

@@ -21,6 +21,7 @@ from dermdistill.report.comparison import (
     estimate_text,
     figure_table,
 )
+from dermdistill.report.comparison_robustness import robustness_tables
 from dermdistill.report.formats import NOT_COMPUTABLE, Cell, megabytes, metric_title, number, signed
 from dermdistill.report.rendering import drawn, render_page
 from dermdistill.report.tables import Row
@@ -39,7 +40,7 @@ Result = Mapping[str, Any]
 
 
 def comparison_tables(result: Result) -> list[Table]:
-    """Runs, recipe keys that differ, figures, differences from each control, DeLong's test.
+    """Runs, recipe keys that differ, figures, differences from each control, DeLong's test, spoilt pictures.
 
     Args:
         result: of ``pipeline.compare.compare_runs``.
@@ -50,6 +51,7 @@ def comparison_tables(result: Result) -> list[Table]:
         figure_table(result, {}, estimate_text),
         *difference_tables(result, {}, _difference),
         *delong_table(result),
+        *robustness_tables(result),
     ]
 
 
