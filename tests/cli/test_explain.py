@@ -18,7 +18,7 @@ from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import kept_recipe
 from dermdistill.pipeline.explained import explained_student
 from dermdistill.preprocess import normalise
-from dermdistill.provenance import sha256_file
+from dermdistill.provenance import sha256_file, sha256_json
 from dermdistill.run import RunFolder
 
 OTHERS = ("evaluation/predictions.parquet", "bundle/manifest.json", "student/model.safetensors")
@@ -38,7 +38,11 @@ def test_explains_again_with_other_settings_and_nothing_else_changes(call: Call,
     content = explanations(finished)
     assert content["tests"]["images"] == 9 and list(content["methods"]) == ["score_cam"]
     assert yaml.safe_load((finished / "recipe.yaml").read_text())["explain"]["scored_images"] == 9
-    explained = json.loads((finished / "provenance.json").read_text())["explained"]
+    provenance = json.loads((finished / "provenance.json").read_text())
+    recipe = kept_recipe(finished)
+    assert recipe is not None
+    assert provenance["recipe"] == {"name": recipe.name, "sha256": sha256_json(recipe.model_dump(mode="json"))}
+    explained = provenance["explained"]
     assert explained["command"] == f"dermdistill explain {finished.name} {' '.join(wishes)}"
     assert set(explained) == {"command", "code", "machine", "packages", "finished"}
     assert {name: sha256_file(finished / name) for name in OTHERS} == before

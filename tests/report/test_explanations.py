@@ -65,4 +65,7 @@ def test_page_of_results_has_the_tests_and_the_failures(tmp_path: Path) -> None:
     assert "- LIME fails: deletion: no better than chance." in page
     assert "| Energy in the lesion (30 images) | .100 (.050-.150) | not computable |" in page
     assert "| maps of two different images | .400 (.350-.450) |" in page
+    assert "Made by" not in page
+    again = explanations_markdown(content, {"command": "dermdistill explain runs/a", "code": {"commit": "4f0c" * 10}})
+    assert "Made by `dermdistill explain runs/a`, commit 4f0c4f0c4f0c." in again
     assert explanations_markdown({**content, "tests": None}) == ""

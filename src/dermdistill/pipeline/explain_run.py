@@ -14,7 +14,7 @@ from dermdistill.pipeline.bundling import write_run_card
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import PROVENANCE, RECIPE, kept_recipe, run_stages
 from dermdistill.pipeline.stages import STAGES
-from dermdistill.provenance import origin
+from dermdistill.provenance import origin, sha256_json
 from dermdistill.recipes.load import load_recipe, recipe_text
 from dermdistill.report.page import write_report
 from dermdistill.run import RunFolder
@@ -61,7 +61,9 @@ def explain_run(
         run.stages.pop(STAGE, None)
         run_stages(context, (STAGE,), console or Console(stderr=True))
         explained = {"command": command, **origin(), "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-        write_json(path / PROVENANCE, {**provenance, "explained": explained, "seconds": run.seconds()})
+        described = {"name": recipe.name, "sha256": sha256_json(recipe.model_dump(mode="json"))}
+        made = {"recipe": described, "explained": explained, "seconds": run.seconds()}
+        write_json(path / PROVENANCE, {**provenance, **made})
         write_run_card(context)
         return write_report(path)
 

@@ -145,11 +145,12 @@ def _measured(cells: Json) -> tuple[Cell, ...]:
     return tuple(estimate(cells[name]) for name in MEASURES)
 
 
-def explanations_markdown(content: Json) -> str:
+def explanations_markdown(content: Json, explained: Json | None = None) -> str:
     """The tests of methods for the page of results; an empty text where they were off.
 
     Args:
         content: of ``kept_explanations``.
+        explained: of the run's provenance, where ``dermdistill explain`` made them after the run.
     """
     tests = content.get("tests")
     if tests is None:
@@ -158,6 +159,7 @@ def explanations_markdown(content: Json) -> str:
     per_class = ", ".join(f"{code} {count}" for code, count in tests["per_class"].items())
     parts = [
         "#### Explanations\n",
+        f"Made by `{explained['command']}`, commit {str(explained['code']['commit'])[:12]}.\n" if explained else "",
         "".join(f"- {plain(sentence)}\n" for sentence in _sentences(content["methods"], tests)),
         f"Means over {tests['images']} test images ({per_class}), one a lesion, with intervals over lesions:\n",
         table(["", *shown["columns"]], _lines(shown["rows"])),
@@ -167,7 +169,7 @@ def explanations_markdown(content: Json) -> str:
             "Do two models look at the same places?\n",
             table(["", *shown["agreement_columns"]], _lines(shown["agreement"])),
         ]
-    return "\n" + "\n".join(parts)
+    return "\n" + "\n".join(part for part in parts if part)
 
 
 def _lines(rows: Sequence[Row]) -> list[list[str]]:

@@ -166,7 +166,8 @@ def results_page(results: Path, page: Path | None = None) -> str:
             section = _section(name, content, provenance, split, without_control=alone)
             explained = results / name / EXPLANATIONS
             section += evidence_markdown(content)
-            section += explanations_markdown(_load(explained, kind)) if explained.is_file() else ""
+            if explained.is_file():
+                section += explanations_markdown(_load(explained, kind), provenance.get("explained"))
             sections.append(section + _compression(results / name / FILE))
         else:
             levels |= interval_levels(content)
