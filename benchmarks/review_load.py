@@ -185,6 +185,12 @@ async def run_clients(clients: list[Client], orders: list[list[str]]) -> None:
     await asyncio.gather(*(client.answer_all(order) for client, order in zip(clients, orders, strict=True)))
 
 
+def quietly(*words: Any) -> None:
+    """The server, whose greeting goes to standard error: standard output is the JSON object alone."""
+    sys.stdout = sys.stderr
+    serve(*words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raters", type=int, default=200)
@@ -202,7 +208,7 @@ def main() -> None:
         room = open_room(folder, database_url(folder), "http://unused")
         orders = [list(room.order(index)) for index in range(options.raters + 1)]
         room.database.close()
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(folder, None, LOOPBACK, port))
+        server = multiprocessing.get_context("spawn").Process(target=quietly, args=(folder, None, LOOPBACK, port))
         server.start()
         try:
             wait_until_ready(port)
