@@ -2,8 +2,7 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def test_explains_again_with_other_settings_and_nothing_else_changes(call: Call,
 def test_student_is_scored_by_its_own_file(finished: Path) -> None:
     recipe = kept_recipe(finished)
     assert recipe is not None
-    own = explained_student(Context(recipe, cast(RunFolder, SimpleNamespace(path=finished)), None))
+    own = explained_student(Context(recipe, RunFolder(finished), None))
     ids = own.test["image_id"].tolist()[:3]
     images = torch.from_numpy(normalise(np.stack([own.resized(one) for one in ids]), own.spec))
     torch.testing.assert_close(own.scorer(images), NetworkScorer(own.model)(images), atol=1e-4, rtol=1e-3)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,9 @@ import pytest
 from dermdistill.report.page import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MOST_BYTES = 15_000_000
-# Root has no sandbox, and a browser left alone asks its maker for news.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LOADED = "pictures => pictures.every(picture => picture.complete && picture.naturalWidth > 0)"
 TABLE = "Student INT8 on the test part"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="BROWSER MISSING: pip install playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"BROWSER MISSING: none of {', '.join(BROWSERS)} is on the path; apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=OPTIONS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

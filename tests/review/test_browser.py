@@ -6,7 +6,6 @@ Skipped, with the reason, where there is no Chromium.
 import csv
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +19,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ITEMS = 20
 DESKTOP = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"}
 PHONE = {
@@ -37,18 +34,6 @@ SERVER = "from pathlib import Path; from dermdistill.review.serve import serve; 
 LOADED = "pictures => pictures.length > 0 && pictures.every(one => one.complete && one.naturalWidth > 0)"
 PATIENCE = 60_000
 CODES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="BROWSER MISSING: pip install playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"BROWSER MISSING: none of {', '.join(BROWSERS)} is on the path; apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=OPTIONS)
-        yield opened
-        opened.close()
 
 
 class Process:

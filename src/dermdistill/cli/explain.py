@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from dermdistill.cli.studies import without_folders
+
 
 def explain(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
@@ -21,5 +23,5 @@ def explain(
     check_section(chosen, "explain", example="explain.scored_images=300")  # before the slow imports
     from dermdistill.pipeline.explain_run import explain_run
 
-    words = ["dermdistill explain", run.name if run.is_absolute() else str(run), *(f"--set {one}" for one in chosen)]
-    typer.echo(f"report: {explain_run(run, chosen, threads=threads, command=' '.join(words))}")
+    command = without_folders(["explain", str(run), *(word for one in chosen for word in ("--set", one))])
+    typer.echo(f"report: {explain_run(run, chosen, threads=threads, command=command)}")

@@ -14,15 +14,13 @@ from torch import Tensor, nn
 
 from dermdistill.errors import ConfigError
 from dermdistill.explain.activations import check_classes, normalised
+from dermdistill.explain.explainer import BATCH
 from dermdistill.explain.explanation import Explanation
 from dermdistill.explain.gradcam import branch_effects
 from dermdistill.explain.lime import LimeSettings, heat_of, lime_fits
 from dermdistill.explain.scorecam import ScoreCamSettings, score_cams
 from dermdistill.explain.scorers import NetworkScorer, Scorer, scorer_name, scores_of
 from dermdistill.explain.target_layers import TargetLayer, target_layers
-
-# Images at once where a method does not say: for the predicted class, and for Grad-CAM's backward pass.
-BATCH = 16
 
 Settings = TypeVar("Settings")
 

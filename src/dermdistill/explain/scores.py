@@ -78,6 +78,7 @@ def score_method(
     *,
     scorer: Scorer | None = None,
     randomised_by: Explainer | None = None,
+    maps: Maps | None = None,
     baselines: Mapping[str, Scores] | None = None,
 ) -> dict[str, Scores]:
     """Every score of one method, as float64 [N] over ``cases.plain``, NaN where it is not defined or was not measured.
@@ -102,24 +103,37 @@ def score_method(
         scorer: whose probabilities the curves watch, where that is not the network itself: an exported file of it.
         randomised_by: the same method by the network's own scores, for the test by randomised weights, where
             ``explainer`` asks a scorer that would not notice them.
+        maps: float32 [N, S, S] of ``cases.plain`` by ``explainer``, if they are known.
         baselines: of ``curve_baselines``, with the same cases, settings and scorer; None: they are measured here.
     """
     how = settings or ScoreSettings()
     plain, moved = cases.plain, cases.moved
-    maps = maps_of(explainer, model, plain.images, plain.classes, batch_size=how.batch_size)
+    if maps is None:
+        maps = maps_of(explainer, model, plain.images, plain.classes, batch_size=how.batch_size)
     found = {**localisation(maps, plain.masks), "blank": blank(maps).astype(np.float64)}
     if len(moved):
         there = maps_of(explainer, model, moved.images, moved.classes, batch_size=how.batch_size)
         off_centre = {MOVED + name: values for name, values in localisation(there, moved.masks).items()}
         found |= _spread(off_centre, cases.moved_rows, len(plain))
     watched = scorer or NetworkScorer(model)
+
+    def by_many_maps(
+        name: str, test: Callable[..., Scores], method: Explainer, **options: Any
+    ) -> Callable[[Shown, Maps], dict[str, Scores]]:
+        def measure(shown: Shown, own: Maps) -> dict[str, Scores]:
+            common = {"seed": how.seed, "maps": own, "batch_size": how.batch_size}
+            return {name: test(method, model, shown.images, shown.classes, **common, **options)}
+
+        return measure
+
+    noisy = by_many_maps("sensitivity", sensitivity.max_sensitivity, explainer, radius=how.radius, draws=how.draws)
+    at_random = by_many_maps(
+        "randomisation", randomisation.randomisation_test, randomised_by or explainer, repeats=how.repeats
+    )
     parts: list[tuple[int | None, Callable[[Shown, Maps], dict[str, Scores]]]] = [
         (how.curve_images, lambda shown, own: _curves(watched, shown, own, how)),
-        (how.sensitivity_images, lambda shown, own: _sensitivity(explainer, model, shown, own, how)),
-        (
-            0 if scorer and not randomised_by else how.randomisation_images,
-            lambda shown, own: _randomisation(randomised_by or explainer, model, shown, own, how),
-        ),
+        (how.sensitivity_images, noisy),
+        (0 if scorer and not randomised_by else how.randomisation_images, at_random),
     ]
     for wanted, measure in parts:
         rows = some_rows(len(plain), wanted, how.seed)
@@ -180,39 +194,6 @@ def _spread(scores: Mapping[str, Scores], rows: npt.NDArray[np.int64], count: in
 
 def _curves(scorer: Scorer, shown: Shown, maps: Maps, how: ScoreSettings) -> dict[str, Scores]:
     return deletion.deletion_curves(scorer, shown.images, shown.classes, maps, seed=how.seed, steps=how.steps).areas()
-
-
-def _sensitivity(
-    explainer: Explainer, model: nn.Module, shown: Shown, maps: Maps, how: ScoreSettings
-) -> dict[str, Scores]:
-    found = sensitivity.max_sensitivity(
-        explainer,
-        model,
-        shown.images,
-        shown.classes,
-        seed=how.seed,
-        maps=maps,
-        radius=how.radius,
-        draws=how.draws,
-        batch_size=how.batch_size,
-    )
-    return {"sensitivity": found}
-
-
-def _randomisation(
-    explainer: Explainer, model: nn.Module, shown: Shown, maps: Maps, how: ScoreSettings
-) -> dict[str, Scores]:
-    found = randomisation.randomisation_test(
-        explainer,
-        model,
-        shown.images,
-        shown.classes,
-        seed=how.seed,
-        maps=maps,
-        repeats=how.repeats,
-        batch_size=how.batch_size,
-    )
-    return {"randomisation": found}
 
 
 def means(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from dermdistill.evaluate import bootstrap
 from dermdistill.evaluate.metrics import ratio
 from dermdistill.evaluate.robustness import robustness_sample
 from dermdistill.explain.agreement import agreement, agreement_by_chance
-from dermdistill.explain.cases import Cases, Shown, make_cases
+from dermdistill.explain.cases import Cases, make_cases
 from dermdistill.explain.explainer import Maps, Scores, maps_of
 from dermdistill.explain.lime import lime_fits, top_overlap
 from dermdistill.explain.methods import maps_by
@@ -55,12 +55,17 @@ def explanation_tests(context: Context, own: Explained) -> tuple[Json, dict[str,
         samples=context.recipe.evaluate.bootstrap_samples,
         seed=context.recipe.evaluate.bootstrap_seed,
     )
-    with StepProgress("tests of explanations", steps=len(config.methods) + 3) as bar:
+    with StepProgress("tests of explanations", steps=len(config.methods) + 4) as bar:
         cases = make_cases(own.pictures(ids), own.masks(ids), own.spec, own.scorer, seed=own.seed)
-        found = _scores(own, cases, bar)
+        maps: dict[str, Maps] = {
+            method: maps_of(own.explainer(method), own.model, cases.plain.images, cases.plain.classes)
+            for method in config.methods
+        }
+        bar.step()
+        found = _scores(own, cases, maps, bar)
         lime = _lime(own, cases, weights) if "lime" in config.methods else None
         bar.step()
-        agreements = _agreements(context, own, cases, ids, weights)
+        agreements = _agreements(context, own, cases, maps, ids, weights)
         bar.step()
     codes = class_names(context.recipe.task)
     block = {
@@ -85,7 +90,7 @@ def explanation_tests(context: Context, own: Explained) -> tuple[Json, dict[str,
     return block, facts
 
 
-def _scores(own: Explained, cases: Cases, bar: StepProgress) -> dict[str, dict[str, Scores]]:
+def _scores(own: Explained, cases: Cases, maps: Mapping[str, Maps], bar: StepProgress) -> dict[str, dict[str, Scores]]:
     """Every score of every method."""
     costly = own.config.costly_images
     how = ScoreSettings(seed=own.seed, sensitivity_images=costly, randomisation_images=costly)
@@ -100,6 +105,7 @@ def _scores(own: Explained, cases: Cases, bar: StepProgress) -> dict[str, dict[s
             how,
             scorer=own.scorer,
             randomised_by=maps_by(method, own.settings(method)),
+            maps=maps[method],
             baselines=baselines,
         )
         bar.step()
@@ -115,15 +121,15 @@ def _cell(values: Scores, weights: Weights) -> Json:
     return {**bootstrap.estimate(value, samples), "n": int(defined.sum())}
 
 
-def _costly(own: Explained, cases: Cases, weights: Weights) -> tuple[Shown, Weights]:
-    """The images of the costly tests, the same as those of ``score_method``."""
-    rows = some_rows(len(cases.plain), own.config.costly_images, own.seed)
-    return cases.plain.some(rows), weights[:, rows]
+def _costly(own: Explained, cases: Cases) -> npt.NDArray[np.int64]:
+    """Rows of the images of the costly tests, the same as those of ``score_method``."""
+    return some_rows(len(cases.plain), own.config.costly_images, own.seed)
 
 
 def _lime(own: Explained, cases: Cases, weights: Weights) -> Json:
     """Share of LIME's strongest segments that two seeds have in common, and how well its linear models fit."""
-    few, drawn = _costly(own, cases, weights)
+    rows = _costly(own, cases)
+    few, drawn = cases.plain.some(rows), weights[:, rows]
     settings = own.settings("lime")
     fits = [
         lime_fits(own.scorer, few.images, few.classes, replace(settings, seed=seed))
@@ -133,7 +139,9 @@ def _lime(own: Explained, cases: Cases, weights: Weights) -> Json:
     return {"overlap": _cell(top_overlap(fits), drawn), "r2": _cell(fit, drawn)}
 
 
-def _agreements(context: Context, own: Explained, cases: Cases, ids: list[str], weights: Weights) -> Json:
+def _agreements(
+    context: Context, own: Explained, cases: Cases, maps: Mapping[str, Maps], ids: list[str], weights: Weights
+) -> Json:
     """Does the student look where its teacher looks, and its INT8 file where it looks itself."""
     found: Json = {}
     first = own.config.methods[0]
@@ -147,17 +155,16 @@ def _agreements(context: Context, own: Explained, cases: Cases, ids: list[str], 
             torch.from_numpy(normalise(inputs, spec)),
             cases.plain.classes,
         )
-        mine = maps_of(own.explainer(first), own.model, cases.plain.images, cases.plain.classes)
-        found[f"teacher, {first}"] = _pair("Student and teacher", first, mine, theirs, weights, own.seed)
+        found[f"teacher, {first}"] = _pair("Student and teacher", first, maps[first], theirs, weights, own.seed)
     int8 = ArrayScorer(
         OnnxClassifier(context.path / MODEL_FILES["student_int8"], own.spec, threads=torch.get_num_threads())
     )
-    few, drawn = _costly(own, cases, weights)
+    rows = _costly(own, cases)
+    few, drawn = cases.plain.some(rows), weights[:, rows]
     for method in (name for name in own.config.methods if name != BY_GRADIENTS):
-        mine = maps_of(own.explainer(method), own.model, few.images, few.classes)
         of_int8 = maps_by(method, own.settings(method), scorer=int8)
         theirs = maps_of(of_int8, own.model, few.images, few.classes)
-        found[f"int8, {method}"] = _pair("FP32 and INT8 student", method, mine, theirs, drawn, own.seed)
+        found[f"int8, {method}"] = _pair("FP32 and INT8 student", method, maps[method][rows], theirs, drawn, own.seed)
     return found
 
 

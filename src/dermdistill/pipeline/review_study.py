@@ -4,8 +4,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +88,7 @@ def _student(run: Path) -> Explained:
             rule="a study is made from a run's test images and its student's answers",
             next_step="finish the run with --resume, or name another folder",
         )
-    return explained_student(Context(recipe, cast(RunFolder, SimpleNamespace(path=run)), None))
+    return explained_student(Context(recipe, RunFolder(run), None))
 
 
 def _maps(own: Explained, plans: Sequence[ItemPlan]) -> Maps:

@@ -15,7 +15,7 @@ from dermdistill.evaluate.parity import gate_faults
 from dermdistill.report import markdown
 from dermdistill.report.figures import TERM_MARKERS, WIDE, draw, model_colour
 from dermdistill.report.formats import NOT_COMPUTABLE, Cell, megabytes, metric_title, model_title, number, signed
-from dermdistill.report.tables import Row
+from dermdistill.report.tables import Row, markdown_rows
 
 FILE = "compression.json"
 KEYS = ("reference", "gate", "calibration_images", "method", "choices", "files")
@@ -181,10 +181,7 @@ def _gate(record: Record) -> str:
 
 def compression_markdown(record: Record) -> str:
     """The table and what it says, for the page of results."""
-    rows = [
-        [markdown.plain(f"{row.title} ({row.remark})" if row.remark else row.title), *map(str, row.cells)]
-        for row in compression_rows(record)
-    ]
+    rows = markdown_rows(compression_rows(record))
     said = "".join(f"- {markdown.plain(sentence)}\n" for sentence in compression_sentences(record))
     return f"Compression, every file of the student on the test part:\n\n{markdown.table(['', *COLUMNS], rows)}\n{said}"
 

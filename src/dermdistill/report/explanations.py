@@ -11,7 +11,7 @@ from typing import Any, Final
 from dermdistill.report.downloads import data_uri
 from dermdistill.report.formats import Cell, estimate, number
 from dermdistill.report.markdown import plain, table
-from dermdistill.report.tables import Row
+from dermdistill.report.tables import Row, markdown_rows
 
 TITLES: Final = {"grad_cam": "Grad-CAM", "score_cam": "Score-CAM", "lime": "LIME"}
 # Score, title, baselines beside it.
@@ -162,21 +162,14 @@ def explanations_markdown(content: Json, explained: Json | None = None) -> str:
         f"Made by `{explained['command']}`, commit {str(explained['code']['commit'])[:12]}.\n" if explained else "",
         "".join(f"- {plain(sentence)}\n" for sentence in _sentences(content["methods"], tests)),
         f"Means over {tests['images']} test images ({per_class}), one a lesion, with intervals over lesions:\n",
-        table(["", *shown["columns"]], _lines(shown["rows"])),
+        table(["", *shown["columns"]], markdown_rows(shown["rows"])),
     ]
     if shown["agreement"]:
         parts += [
             "Do two models look at the same places?\n",
-            table(["", *shown["agreement_columns"]], _lines(shown["agreement"])),
+            table(["", *shown["agreement_columns"]], markdown_rows(shown["agreement"])),
         ]
     return "\n" + "\n".join(part for part in parts if part)
-
-
-def _lines(rows: Sequence[Row]) -> list[list[str]]:
-    return [
-        [plain(f"{row.title} ({row.remark})" if row.title else row.remark), *(str(cell) for cell in row.cells)]
-        for row in rows
-    ]
 
 
 def kept_explanations(content: Json) -> dict[str, Any]:

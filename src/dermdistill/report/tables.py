@@ -20,6 +20,7 @@ from dermdistill.report.formats import (
     pair_title,
     smaller,
 )
+from dermdistill.report.markdown import plain
 
 PER_CLASS = {
     "sensitivity": "Sensitivity",
@@ -50,6 +51,17 @@ class Row:
     title: str
     cells: tuple[Cell, ...]
     remark: str = ""
+
+
+def markdown_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Rows as Markdown texts: the title with its remark in brackets, or either alone, then the cells."""
+    return [
+        [
+            plain(f"{row.title} ({row.remark})" if row.title and row.remark else row.title or row.remark),
+            *map(str, row.cells),
+        ]
+        for row in rows
+    ]
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
