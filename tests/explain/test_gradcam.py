@@ -15,6 +15,7 @@ from dermdistill.config import ModelConfig
 from dermdistill.errors import ConfigError
 from dermdistill.explain.activations import normalised
 from dermdistill.explain.gradcam import branch_effects, grad_cam
+from dermdistill.explain.target_layers import target_layers
 from dermdistill.models.build import build_model
 
 SIZE = 64
@@ -331,7 +332,7 @@ def test_every_branch_of_a_hybrid_classifier_has_a_map() -> None:
     config = ModelConfig.model_validate({"branches": branches, "exits": [1], "fusion_width": 16})
     model = build_model(config, classes=7, size=SIZE, seed=0)
     images, classes = _images(), torch.tensor([0, 3, 6])
-    layers = model.cam_layers(64)
+    layers = [layer.module for layer in target_layers(model, SIZE)]
     assert len(layers) == 2
     for chosen in (layers, *layers):
         maps = grad_cam(model, images, classes, chosen)

@@ -94,7 +94,7 @@ def test_one_class_for_all_is_that_class_for_each(method: str) -> None:
 
 def test_what_made_the_maps_is_said() -> None:
     model, images = _model(CNN), _images()
-    layer = {"name": "branches.0.network.stages.2", "kind": "activation"}
+    layer = {"name": "branches.0.network.stages.1", "kind": "activation"}
     cam = explain(model, images, "score_cam", 0, ScoreCamSettings(channels=3))
     assert cam.made_from["layers"] == [layer] and cam.made_from["channels"] == 3 and cam.made_from["of_channels"] == [8]
     assert cam.made_from["weighting"] == "increase" and "HybridClassifier" in cam.made_from["scorer"]

@@ -9,7 +9,7 @@ from dermdistill.config import ModelConfig
 from dermdistill.errors import ConfigError
 from dermdistill.explain.explainer import maps_of
 from dermdistill.explain.gradcam import grad_cam
-from dermdistill.explain.randomisation import cascade, layers_from_the_top, randomisation_test, randomised
+from dermdistill.explain.randomisation import cascade, draw_seed, layers_from_the_top, randomisation_test, randomised
 from dermdistill.models.build import build_model
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -45,12 +45,20 @@ def test_correlation_is_that_of_scipy_with_the_altered_copy() -> None:
     model = _model()
     found = randomisation_test(_cam, model, IMAGES, CLASSES, seed=5, repeats=2, batch_size=3)
     before = maps_of(_cam, model, IMAGES, CLASSES)
-    after = [maps_of(_cam, randomised(model, ["head"], seed=seed), IMAGES, CLASSES) for seed in (5, 6)]
     for row in range(4):
-        pairs = [(before[row].ravel(), one[row].ravel()) for one in after]
+        others = [randomised(model, ["head"], seed=draw_seed(5, row, repeat)) for repeat in (0, 1)]
+        after = [maps_of(_cam, other, IMAGES, CLASSES)[row] for other in others]
+        pairs = [(before[row].ravel(), one.ravel()) for one in after]
         each = [stats.spearmanr(*pair).statistic if np.ptp(pair[1]) else np.nan for pair in pairs]
         assert found[row] == pytest.approx(np.nanmean(each), abs=1e-9)
     assert found.mean() < 0.9
+
+
+def test_every_image_has_new_classifiers_of_its_own() -> None:
+    model, same = _model(), IMAGES[:1].repeat(4, 1, 1, 1)
+    found = randomisation_test(_cam, model, same, torch.zeros(4, dtype=torch.int64), seed=0, repeats=1)
+    assert len(set(found[np.isfinite(found)].tolist())) == np.isfinite(found).sum() > 1
+    assert len({draw_seed(seed, row, repeat) for seed in (0, 1) for row in range(9) for repeat in range(3)}) == 54
 
 
 def test_model_and_random_numbers_are_left_as_they_were() -> None:

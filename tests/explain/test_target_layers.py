@@ -21,20 +21,21 @@ LOWEST_ACTIVATED = -0.376
 
 # Backbone, its options, input size, cells a side and kind of the layer.
 FAMILIES: dict[str, tuple[str, dict[str, Any], int, int, str]] = {
-    "small CNN": ("small_cnn", {"widths": (4, 8, 8, 8)}, SIZE, 4, "activation"),
-    "ResNet": ("resnet18", {"base_width": 64, "channels": (8, 8, 16, 16)}, SIZE, 4, "activation"),
-    "ResNet, large input": ("resnet18", {"channels": (8, 8, 16, 16)}, 128, 4, "activation"),
-    "EfficientNet": ("efficientnet_b0", {}, SIZE, 4, "activation"),
-    "EfficientNet, last": ("efficientnet_b0", {}, 128, 4, "activation"),
-    "EfficientNetV2": ("tf_efficientnetv2_b0", {}, 16, 4, "activation"),
-    "EfficientNet-Lite": ("efficientnet_lite0", {}, SIZE, 4, "activation"),
-    "EfficientNet-Lite, last": ("efficientnet_lite0", {}, 128, 4, "activation"),
-    "MobileNetV3": ("mobilenetv3_small", {}, SIZE, 4, "activation"),
-    "MobileNetV3, last": ("mobilenetv3_small", {}, 128, 4, "activation"),
-    "MobileNetV4": ("mobilenetv4_small", {}, SIZE, 4, "activation"),
-    "MobileNetV4, last": ("mobilenetv4_small", {}, 128, 4, "activation"),
-    "ConvNeXt": ("convnext_atto", CONVNEXT, SIZE, 4, "norm"),
-    "ConvNeXt, last": ("convnext_atto", CONVNEXT, 128, 4, "residual sum"),
+    "small CNN": ("small_cnn", {"widths": (4, 8, 8, 8)}, SIZE, 8, "activation"),
+    "ResNet": ("resnet18", {"channels": (8, 8, 16, 16)}, SIZE, 8, "activation"),
+    "ResNet, last": ("resnet18", {"channels": (8, 8, 16, 16)}, 224, 7, "activation"),
+    "EfficientNet": ("efficientnet_b0", {}, SIZE, 8, "stage output"),
+    "EfficientNet, last": ("efficientnet_b0", {}, 224, 7, "activation"),
+    "EfficientNetV2": ("tf_efficientnetv2_b0", {}, 32, 8, "stage output"),
+    "EfficientNet-Lite": ("efficientnet_lite0", {}, SIZE, 8, "stage output"),
+    "EfficientNet-Lite, 160 pixels": ("efficientnet_lite0", {}, 160, 10, "stage output"),
+    "EfficientNet-Lite, last": ("efficientnet_lite0", {}, 224, 7, "activation"),
+    "MobileNetV3": ("mobilenetv3_small", {}, SIZE, 8, "stage output"),
+    "MobileNetV3, last": ("mobilenetv3_small", {}, 224, 7, "stage output"),
+    "MobileNetV4": ("mobilenetv4_small", {}, SIZE, 8, "stage output"),
+    "MobileNetV4, last": ("mobilenetv4_small", {}, 224, 7, "stage output"),
+    "ConvNeXt": ("convnext_atto", CONVNEXT, SIZE, 8, "norm"),
+    "ConvNeXt, last": ("convnext_atto", CONVNEXT, 224, 7, "stage output"),
     "ViT": ("vit_tiny", VIT, SIZE, 8, "norm"),
 }
 
@@ -75,19 +76,33 @@ def test_layer_of_each_family_is_activated_or_a_norm_and_its_maps_are_not_blank(
     assert float(maps.std()) > 0.05
 
 
-def test_block_of_a_bottleneck_would_not_have_been_activated() -> None:
-    model = _hybrid({"backbone": "mobilenetv4_small"})
-    (layer,) = target_layers(model, SIZE)
-    block = model.get_submodule(layer.name.rsplit(".", 2)[0])
-    (grid,), _ = grids(model, _images(SIZE), [block])
-    assert float(grid.min()) < LOWEST_ACTIVATED
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_b0", "mobilenetv3_small"])
+def test_no_shortcut_passes_by_the_layer_that_is_read(backbone: str) -> None:
+    """Where all of a stage's effect runs through what is read, setting it to zero hides the image from what follows."""
+    model = _hybrid({"backbone": backbone}, size=128)
+    (layer,) = target_layers(model, 128)
+    branch: Any = model.branches[0]
+
+    def last_features(silenced: nn.Module) -> Tensor:
+        handle = silenced.register_forward_hook(lambda module, given, output: torch.zeros_like(output))
+        try:
+            with torch.no_grad():
+                found: Tensor = branch(_images(128)).maps[-1]
+        finally:
+            handle.remove()
+        return found
+
+    first, second = last_features(layer.module)
+    assert torch.equal(first, second)
+    inside = [m for m in layer.module.modules() if hasattr(m, "running_mean")]
+    first, second = last_features(inside[-2])  # the activation inside the last block
+    assert not torch.equal(first, second)
 
 
-def test_cut_network_is_read_inside_its_last_block() -> None:
-    model = _hybrid({"backbone": "efficientnet_lite0", "stages": 4})
-    (layer,) = target_layers(model, SIZE)
-    (grid,), _ = grids(model, _images(SIZE), [layer.module])
-    assert layer.name.startswith("branches.0.network.blocks.") and float(grid.min()) == 0
+def test_cut_network_is_read_at_the_output_of_its_last_stage() -> None:
+    model = _hybrid({"backbone": "efficientnet_lite0", "stages": 5}, size=224)
+    (layer,) = target_layers(model, 224)
+    assert (layer.name, layer.kind) == ("branches.0.network.blocks.6", "stage output")
 
 
 def test_hybrid_and_what_it_deploys_have_a_layer_for_each_branch() -> None:
@@ -95,7 +110,7 @@ def test_hybrid_and_what_it_deploys_have_a_layer_for_each_branch() -> None:
         {"backbone": "vit_tiny", "options": VIT}, {"backbone": "small_cnn", "options": {"widths": (4, 4, 4, 4)}}
     )
     layers, deployed = target_layers(model, SIZE), target_layers(model.deployed(), SIZE)
-    assert [layer.name for layer in layers] == ["branches.0.network.blocks.3.norm1", "branches.1.network.stages.3"]
+    assert [layer.name for layer in layers] == ["branches.0.network.blocks.3.norm1", "branches.1.network.stages.2"]
     assert [layer.name for layer in deployed] == [f"model.{layer.name}" for layer in layers]
     assert [layer.module for layer in deployed] == [layer.module for layer in layers]
 

@@ -21,7 +21,7 @@ from dermdistill.explain.agreement import spearman
 from dermdistill.explain.explainer import BATCH, Explainer, Maps, Scores, maps_of
 
 LIMIT = 0.5
-# One new classifier is one draw: by chance it may resemble the old one.
+# One new classifier is one draw: by chance it may resemble the old one, or be its opposite. So each image has its own.
 REPEATS = 3
 
 
@@ -115,16 +115,19 @@ def randomisation_test(
 ) -> Scores:
     """Rank correlation of each image's map before and after the classifier was initialised anew.
 
+    Every image has new classifiers of its own. Were they shared, the mean over images would be one over a handful of
+    classifiers, and an interval over images would not know it.
+
     Args:
         explainer: the method. It must explain the model that it is given: one that asks another model for scores, as
             Score-CAM of an INT8 file does, cannot be tested so.
         model: the trained network; it is left as it was.
         images: float32 [N, 3, H, W], normalised; at least one.
         classes: int64 [N]; the same before and after.
-        seed: of the new weights.
+        seed: of the new weights, with the image's row.
         maps: float32 [N, H, W] of these images, if they are known.
-        repeats: how many new classifiers; the mean over them is given.
-        batch_size: images at once.
+        repeats: how many new classifiers an image; the mean over them is given.
+        batch_size: images at once, where the maps are not known.
 
     Returns:
         float64 [N] in [-1, 1], signed; NaN where the map, or every one after, is blank or constant.
@@ -135,12 +138,20 @@ def randomisation_test(
     before = maps_of(explainer, model, images, classes, batch_size=batch_size) if maps is None else maps
     classifier = layers_from_the_top(model, images[:1])[0]
     found = np.empty((repeats, len(images)))
-    for repeat in range(repeats):
-        other = randomised(model, [classifier], seed=seed + repeat)
-        _check_changed(model, other, images[:1], classifier)
-        found[repeat] = spearman(before, maps_of(explainer, other, images, classes, batch_size=batch_size))
+    for row in range(len(images)):
+        one = slice(row, row + 1)
+        for repeat in range(repeats):
+            other = randomised(model, [classifier], seed=draw_seed(seed, row, repeat))
+            _check_changed(model, other, images[one], classifier)
+            after = maps_of(explainer, other, images[one], classes[one], batch_size=1)
+            found[repeat, row] = spearman(before[one], after)[0]
     defined = np.isfinite(found)
     return np.where(defined.any(axis=0), np.where(defined, found, 0).sum(axis=0) / defined.sum(axis=0).clip(1), np.nan)
+
+
+def draw_seed(seed: int, row: int, repeat: int) -> int:
+    """Of an image's new classifier: another one for every row and repeat."""
+    return int(np.random.SeedSequence([seed, row, repeat]).generate_state(1)[0])
 
 
 def cascade(

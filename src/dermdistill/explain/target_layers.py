@@ -1,17 +1,18 @@
 """Which layer of a network a class activation map reads: a rule for each family of backbones.
 
 - A network that rectifies its trunk (ResNet, the small CNN): the output of a stage, behind its activation.
-- Inverted residuals (EfficientNet, EfficientNet-Lite, MobileNetV3 and V4): the last activated layer. The outputs of
-  their blocks are linear bottlenecks, without an activation; there maps can be blank.
+- Inverted residuals (EfficientNet, EfficientNet-Lite, MobileNetV3 and V4): behind the last stage the activation of the
+  head's convolution, where there is one; else the output of a stage. The last activation inside a stage lies on a
+  branch that a shortcut passes by: maps of it were blank for up to a third of pictures (``dermdistill layers``).
 - ConvNeXt, whose trunk has no activation: the norm that reads a stage's output, and behind the last stage, where the
   norm comes after pooling, the output itself. A norm's gradient is orthogonal to what it reads, so the map before
   rectifying sums to nearly zero over the image and is not blank.
 - A ViT: the norm before the last attention; behind it only the class token has a gradient.
 
-Where a small input leaves the last stage fewer than four cells a side, the deepest stage with more is read.
+Where a small input leaves the last stage fewer than seven cells a side, the deepest stage with as many is read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -20,8 +21,9 @@ from dermdistill.errors import ConfigError
 from dermdistill.models.branch import Branch, depth_indices
 from dermdistill.models.hybrid import Deployed, HybridClassifier
 
-# Fewer cells a side than this tell a quadrant, not a place.
-LEAST_CELLS = 4
+# What a stride of 32 leaves of the usual 224 pixels. Fewer a side tell a quadrant, not a place, and hiding what such
+# maps point at changes scores less (`dermdistill layers`).
+LEAST_CELLS = 7
 
 
 class TargetLayer(NamedTuple):
@@ -30,8 +32,8 @@ class TargetLayer(NamedTuple):
     Attributes:
         name: dotted path in the model.
         module: the layer.
-        kind: ``activation``, ``norm``, ``residual sum`` (ConvNeXt's last stage), or ``final map`` of a family without
-            a rule.
+        kind: ``activation``, ``norm``, ``stage output`` of a trunk without activations, or ``final map`` of a family
+            without a rule.
     """
 
     name: str
@@ -50,20 +52,11 @@ class _Read(NamedTuple):
 Found = tuple[nn.Module, str]
 
 
-def _activated_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers inside that end with an activation: timm's norms with an activation of their own."""
-    for inner in module.modules():
-        act = getattr(inner, "act", None)
-        if hasattr(inner, "running_mean") and isinstance(act, nn.Module) and not isinstance(act, nn.Identity):
-            yield inner
-
-
 def _inverted_residual(network: Any, read: _Read) -> Found:
-    head = [*_activated_modules(network.bn2)] if read.last and hasattr(network, "bn2") else []
-    inside = [*_activated_modules(read.stage), *head]
-    if not inside:
-        raise ConfigError(f"no activated layer in stage {read.number} of a {type(network).__name__}")
-    return inside[-1], "activation"
+    head = getattr(network, "bn2", None)  # timm's norms have an activation of their own
+    if read.last and isinstance(head, nn.Module) and not isinstance(getattr(head, "act", nn.Identity()), nn.Identity):
+        return head, "activation"
+    return read.stage, "stage output"
 
 
 def _rectified(network: Any, read: _Read) -> Found:
@@ -72,7 +65,7 @@ def _rectified(network: Any, read: _Read) -> Found:
 
 def _convnext(network: Any, read: _Read) -> Found:
     if read.last:
-        return read.stage, "residual sum"
+        return read.stage, "stage output"
     reader: nn.Module = network.stages[read.number + 1].downsample[0]
     return reader, "norm"
 

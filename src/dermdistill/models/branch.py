@@ -7,9 +7,6 @@ from torch import Tensor, nn
 from dermdistill.errors import ConfigError
 from dermdistill.models.backbones import DEPTHS
 
-# Fewer cells a side than this tell a quadrant, not a place.
-CAM_CELLS = 4
-
 
 class BranchOutput(NamedTuple):
     """Maps [B, C, H, W] and pooled features [B, C'] of the four depths, shallow to deep."""
@@ -37,8 +34,8 @@ def depth_indices(feature_info: list[dict[str, Any]]) -> list[int]:
 class Branch(nn.Module):
     """A headless timm network (or one that speaks its language) read at four depths.
 
-    The deepest depth is the network's final map: behind the last activation, where a linear bottleneck such as
-    EfficientNet-Lite's can leave class activation maps blank. ``last_map`` marks it for Grad-CAM.
+    The deepest depth is the network's final map, behind its last activation; ``last_map`` marks it for class activation
+    maps of a family without a rule (``explain/target_layers.py``).
 
     Args:
         network: has ``feature_info``, ``forward_intermediates`` and ``forward_head``.
@@ -52,7 +49,6 @@ class Branch(nn.Module):
         self.network: Any = network
         self.cut = cut
         self.indices = depth_indices(info)
-        self.strides = [int(info[index]["reduction"]) for index in self.indices]
         self.last_map = nn.Identity()
         self.widths = [int(info[index]["num_chs"]) for index in self.indices[:-1]]
         self.widths.append(int(speaker.head_hidden_size))
@@ -61,27 +57,6 @@ class Branch(nn.Module):
     def is_transformer(self) -> bool:
         """Whether the final features are tokens [B, N, C] of equal blocks."""
         return hasattr(self.network, "blocks") and hasattr(self.network, "patch_embed")
-
-    def cam_layer(self, size: int) -> nn.Module:
-        """The module whose output Grad-CAM reads, for square inputs of ``size`` pixels.
-
-        A ViT: the norm before the last attention. A ConvNet: the final map, or, where the input is so small that this
-        has fewer than four cells a side, the deepest stage that has more. There the activation inside the last
-        inverted residual is taken: its output is a linear bottleneck, on which maps can be blank.
-        """
-        if self.is_transformer:
-            layer: nn.Module = self.network.blocks[-1].norm1
-            return layer
-        fine = [depth for depth, stride in enumerate(self.strides) if size // stride >= CAM_CELLS]
-        deepest = max(fine, default=0)
-        behind_activation = deepest == DEPTHS - 1 and not self.cut
-        return self.last_map if behind_activation else self._last_activation(deepest)
-
-    def _last_activation(self, depth: int) -> nn.Module:
-        stage = self.network.get_submodule(self.network.feature_info[self.indices[depth]]["module"])
-        last: Any = list(stage.children())[-1]
-        layer: nn.Module = last.bn2 if hasattr(last, "conv_pwl") else stage
-        return layer
 
     def forward(self, images: Tensor) -> BranchOutput:
         """Images [B, 3, H, W] to the maps and pooled features of the four depths."""

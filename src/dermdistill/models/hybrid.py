@@ -93,10 +93,6 @@ class HybridClassifier(nn.Module):
         logits = self.classifier(self.dropout(fused))
         return Output(logits, exits, tuple(m for output in outputs for m in output.maps), fused, pooled)
 
-    def cam_layers(self, size: int) -> tuple[nn.Module, ...]:
-        """The module of each branch whose output Grad-CAM reads, for inputs of ``size`` pixels."""
-        return tuple(branch.cam_layer(size) for branch in self.branches if isinstance(branch, Branch))
-
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the branches that did not start at random."""
         for branch, record in zip(self.branches, self.weight_records, strict=True):
