@@ -10,15 +10,21 @@ import torch
 import yaml
 from tests.cli.conftest import Call
 
+from dermdistill.explain.cases import make_cases
 from dermdistill.explain.explainer import maps_of
+from dermdistill.explain.gradcam import grad_cam
+from dermdistill.explain.localisation import energy_in_mask
 from dermdistill.explain.methods import maps_by
 from dermdistill.explain.scorers import NetworkScorer
+from dermdistill.explain.target_layers import target_layers
+from dermdistill.pipeline import explained
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import kept_recipe
-from dermdistill.pipeline.explained import explained_student
+from dermdistill.pipeline.explained import explained_student, masks_of
 from dermdistill.preprocess import normalise
 from dermdistill.provenance import sha256_file, sha256_json
 from dermdistill.run import RunFolder
+from dermdistill.training.roles import load_trained
 
 OTHERS = ("evaluation/predictions.parquet", "bundle/manifest.json", "student/model.safetensors")
 
@@ -107,3 +113,63 @@ def test_altered_student_is_refused(call: Call, finished: Path) -> None:
     assert done.status == 2
     assert "student: not finished, or with files that were altered since" in done.err
     assert sha256_file(finished / "explanations" / "explanations.json") == before
+
+
+def test_layers_are_tried_on_validation_images_alone(
+    call: Call, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def pictures(catalog: Any, ids: Any) -> Any:
+        seen.extend(ids)
+        return explained.pictures_of(catalog, ids)
+
+    monkeypatch.setattr("dermdistill.pipeline.layer_trials.pictures_of", pictures)
+    file = tmp_path / "layers.json"
+    done = call("layers", finished, "--images", "12", "--random", "3", "--out", file)
+    assert done.status == 0, done.err
+    recipe = kept_recipe(finished)
+    assert recipe is not None
+    context = Context(recipe, RunFolder(finished), None)
+    assert len(seen) == 12 and set(seen) <= set(context.split.ids("val")) - set(context.split.ids("test"))
+
+    result = json.loads(file.read_text())
+    model = load_trained(finished / "student")
+    (chosen,) = target_layers(model, context.spec.size)
+    by_name = {layer["name"]: layer for layer in result["layers"]}
+    assert [name for name, layer in by_name.items() if layer["chosen"]] == [chosen.name]
+    assert len(by_name) > 3 and f"{chosen.name} <- the rule" in done.out
+    assert result["images"] == 12 and result["moved"] > 0 and result["code"] and result["plan"]["role"] == "student"
+    # The same maps, scored by hand.
+    catalog = context.catalog.set_index("image_id", drop=False)
+    cases = make_cases(
+        pictures(catalog, seen[:12]), masks_of(catalog, seen[:12]), context.spec, NetworkScorer(model), seed=recipe.seed
+    )
+    for name, layer in by_name.items():
+        maps = grad_cam(model, cases.moved.images, cases.moved.classes, model.get_submodule(name)).numpy()
+        energy = energy_in_mask(maps, cases.moved.masks)
+        expected = float(np.nanmean(energy)) if np.isfinite(energy).any() else None
+        assert layer["scores"]["moved_energy"]["value"] == (expected and pytest.approx(expected, abs=1e-4))
+        assert layer["scores"]["randomisation"]["n"] <= 3 and layer["scores"]["blank"]["n"] == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--only", "blocks.9"), "no layer has blocks.9 in its name"),
+        (("--role", "teacher", "--only", "stages.9"), "no layer has stages.9 in its name"),
+        (("--method", "lime"), "lime"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(
+    call: Call, finished: Path, words: tuple[str, ...], expected: str
+) -> None:
+    done = call("layers", finished, *words)
+    assert done.status == 2
+    assert expected in done.err
+
+
+def test_layers_of_no_run_are_refused(call: Call, tmp_path: Path) -> None:
+    done = call("layers", tmp_path)
+    assert done.status == 2
+    assert "is no run" in done.err

@@ -9,7 +9,7 @@ from dermdistill.config import ModelConfig
 from dermdistill.errors import ConfigError
 from dermdistill.explain.activations import grids
 from dermdistill.explain.gradcam import grad_cam
-from dermdistill.explain.target_layers import target_layers
+from dermdistill.explain.target_layers import candidate_layers, target_layers
 from dermdistill.models.build import build_model
 from dermdistill.models.hybrid import HybridClassifier
 
@@ -118,6 +118,31 @@ def test_hybrid_and_what_it_deploys_have_a_layer_for_each_branch() -> None:
 def test_network_with_its_own_classifier_is_read_where_its_branch_is() -> None:
     model = timm.create_model("efficientnet_lite0", num_classes=3)
     assert [(layer.name, layer.kind) for layer in target_layers(model, 224)] == [("bn2", "activation")]
+
+
+@pytest.mark.parametrize(
+    ("branches", "expected"),
+    [
+        (
+            [{"backbone": "efficientnet_lite0"}],
+            {f"0.network.blocks.{end}" for end in ("1", "1.1.bn2", "2", "2.1.bn2", "4", "4.2.bn2", "6", "6.0.bn2")}
+            | {"0.network.bn2"},
+        ),
+        (
+            [{"backbone": "vit_tiny", "options": VIT}, {"backbone": "small_cnn", "options": {"widths": (4, 4, 4, 4)}}],
+            {f"0.network.blocks.{block}.norm1" for block in range(4)} | {f"1.network.stages.{one}" for one in range(4)},
+        ),
+    ],
+)
+def test_candidates_are_the_depths_and_the_activations_inside(
+    branches: list[dict[str, Any]], expected: set[str]
+) -> None:
+    model = _hybrid(*branches, size=256 if len(branches) == 1 else SIZE, settle=False)
+    size = 256 if len(branches) == 1 else SIZE
+    found = candidate_layers(model, size)
+    assert {layer.name.removeprefix("branches.") for layer in found} == expected
+    assert {layer.name for layer in target_layers(model, size)} <= {layer.name for layer in found}
+    assert all(model.get_submodule(layer.name) is layer.module for layer in found)
 
 
 def test_family_without_a_rule_is_read_at_its_final_map_and_says_so() -> None:

@@ -12,7 +12,7 @@
 Where a small input leaves the last stage fewer than seven cells a side, the deepest stage with as many is read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -53,8 +53,8 @@ Found = tuple[nn.Module, str]
 
 
 def _inverted_residual(network: Any, read: _Read) -> Found:
-    head = getattr(network, "bn2", None)  # timm's norms have an activation of their own
-    if read.last and isinstance(head, nn.Module) and not isinstance(getattr(head, "act", nn.Identity()), nn.Identity):
+    head = getattr(network, "bn2", None)
+    if read.last and isinstance(head, nn.Module) and _is_activated(head):
         return head, "activation"
     return read.stage, "stage output"
 
@@ -98,6 +98,45 @@ def target_layers(model: nn.Module, size: int) -> tuple[TargetLayer, ...]:
     return tuple(TargetLayer(names[module], module, kind) for module, kind in found)
 
 
+def candidate_layers(model: nn.Module, size: int) -> tuple[TargetLayer, ...]:
+    """Layers that a class activation map could read, to try the rule or find one for a new family.
+
+    Of each branch: the four depths that fusion and exits read, the last activation inside each of these stages (in a
+    ViT the norms before their attention instead of both), and what ``target_layers`` chooses. One of them alone is
+    read at a time.
+
+    Args, Raises: as ``target_layers``.
+    """
+    whole = model.model if isinstance(model, Deployed) else model
+    networks = [branch.network for branch in whole.branches] if isinstance(whole, HybridClassifier) else [whole]
+    found = [one for network in networks for one in _candidates(network)]
+    names = {module: name for name, module in model.named_modules()}
+    every = [TargetLayer(names[module], module, kind) for module, kind in found] + [*target_layers(model, size)]
+    return tuple({layer.name: layer for layer in every}.values())
+
+
+def _candidates(network: Any) -> Iterator[Found]:
+    info = [dict(stage) for stage in network.feature_info]
+    for index in depth_indices(info):
+        stage = network.get_submodule(info[index]["module"])
+        if _is_transformer(network):
+            yield stage.norm1, "norm"
+            continue
+        yield stage, "stage output"
+        inside = [module for module in stage.modules() if hasattr(module, "running_mean") and _is_activated(module)]
+        yield from ((module, "activation inside") for module in inside[-1:])
+
+
+def _is_activated(module: Any) -> bool:
+    """Whether it is one of timm's norms with an activation of its own."""
+    act = getattr(module, "act", None)
+    return isinstance(act, nn.Module) and not isinstance(act, nn.Identity)
+
+
+def _is_transformer(network: Any) -> bool:
+    return hasattr(network, "blocks") and hasattr(network, "patch_embed")
+
+
 def _branch_layer(branch: Branch, size: int) -> Found:
     known = branch.is_transformer or _rule_of(branch.network) is not None
     return _network_layer(branch.network, size) if known else (branch.last_map, "final map")
@@ -109,7 +148,7 @@ def _rule_of(network: nn.Module) -> Callable[[Any, _Read], Found] | None:
 
 
 def _network_layer(network: Any, size: int) -> Found:
-    if hasattr(network, "blocks") and hasattr(network, "patch_embed"):
+    if _is_transformer(network):
         return network.blocks[-1].norm1, "norm"
     rule = _rule_of(network)
     if rule is None:

@@ -57,11 +57,7 @@ class Explained:
 
     def settings(self, method: str) -> Any:
         """Of a method; None: its defaults."""
-        chosen = {
-            "score_cam": ScoreCamSettings(channels=self.config.score_channels),
-            "lime": LimeSettings(samples=self.config.lime_samples, seed=self.seed),
-        }
-        return chosen.get(method)
+        return method_settings(method, self.config, self.seed)
 
     def scored_by(self, method: str) -> Scorer | None:
         """What a method asks for scores; None: the network itself."""
@@ -77,7 +73,7 @@ class Explained:
 
     def pictures(self, image_ids: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
         """As they were photographed, uint8 [H, W, 3]."""
-        return [decode_image(Path(path)) for path in self.catalog.loc[list(image_ids), "path"]]
+        return pictures_of(self.catalog, image_ids)
 
     def resized(self, image_id: str) -> npt.NDArray[np.uint8]:
         """An image as the student is given it, uint8 [S, S, 3]."""
@@ -85,8 +81,27 @@ class Explained:
 
     def masks(self, image_ids: Sequence[str]) -> list[npt.NDArray[np.bool_] | None]:
         """Of the lesions, bool [H, W]; None where there is no mask."""
-        paths = self.catalog.loc[list(image_ids), "mask_path"]
-        return [read_mask(Path(path)) if isinstance(path, str) and path else None for path in paths]
+        return masks_of(self.catalog, image_ids)
+
+
+def method_settings(method: str, config: ExplainConfig, seed: int) -> Any:
+    """What a recipe sets of a method; None: its defaults."""
+    chosen = {
+        "score_cam": ScoreCamSettings(channels=config.score_channels),
+        "lime": LimeSettings(samples=config.lime_samples, seed=seed),
+    }
+    return chosen.get(method)
+
+
+def pictures_of(catalog: pd.DataFrame, image_ids: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
+    """Images as they were photographed, uint8 [H, W, 3]; the catalog is indexed by ``image_id``."""
+    return [decode_image(Path(path)) for path in catalog.loc[list(image_ids), "path"]]
+
+
+def masks_of(catalog: pd.DataFrame, image_ids: Sequence[str]) -> list[npt.NDArray[np.bool_] | None]:
+    """Of their lesions, bool [H, W]; None where there is no mask."""
+    paths = catalog.loc[list(image_ids), "mask_path"]
+    return [read_mask(Path(path)) if isinstance(path, str) and path else None for path in paths]
 
 
 def explained_student(context: Context) -> Explained:

@@ -76,8 +76,7 @@ def explanation_tests(context: Context, own: Explained) -> tuple[Json, dict[str,
         "refused": cases.refused,
         "costly_images": min(config.costly_images, len(rows)),
         "scores": {
-            method: {name: _cell(values, weights) for name, values in scores.items()}
-            for method, scores in found.items()
+            method: {name: cell(values, weights) for name, values in scores.items()} for method, scores in found.items()
         },
         "lime": lime,
         "agreement": agreements,
@@ -112,8 +111,16 @@ def _scores(own: Explained, cases: Cases, maps: Mapping[str, Maps], bar: StepPro
     return found
 
 
-def _cell(values: Scores, weights: Weights) -> Json:
-    """Mean over the images that define a score, its interval over lesions, and how many images these are."""
+def cell(values: Scores, weights: Weights) -> Json:
+    """Mean over the images that define a score, its interval over lesions, and how many images these are.
+
+    Args:
+        values: float64 [N], NaN where not defined.
+        weights: [samples, N] of ``bootstrap.lesion_weights``.
+
+    Returns:
+        ``value``, ``low``, ``high``, ``n``; null where nothing is defined.
+    """
     defined = np.isfinite(values)
     drawn = weights[:, defined].astype(np.float64)
     samples = ratio(drawn @ values[defined], drawn.sum(axis=1))
@@ -136,7 +143,7 @@ def _lime(own: Explained, cases: Cases, weights: Weights) -> Json:
         for seed in (own.seed, own.seed + 1)
     ]
     fit = np.array([[one.r2 for one in of_seed] for of_seed in fits], dtype=np.float64).mean(axis=0)
-    return {"overlap": _cell(top_overlap(fits), drawn), "r2": _cell(fit, drawn)}
+    return {"overlap": cell(top_overlap(fits), drawn), "r2": cell(fit, drawn)}
 
 
 def _agreements(
@@ -170,7 +177,7 @@ def _agreements(
 
 def _pair(title: str, method: str, first: Maps, second: Maps, weights: Weights, seed: int) -> Json:
     def cells(measured: Mapping[str, Scores]) -> Json:
-        return {name: _cell(values, weights) for name, values in measured.items()}
+        return {name: cell(values, weights) for name, values in measured.items()}
 
     return {
         "title": title,
