@@ -126,12 +126,12 @@ def test_layers_are_tried_on_validation_images_alone(
 
     monkeypatch.setattr("dermdistill.pipeline.layer_trials.pictures_of", pictures)
     file = tmp_path / "layers.json"
-    done = call("layers", finished, "--images", "12", "--random", "3", "--out", file)
+    done = call("layers", finished, "--images", "8", "--random", "3", "--out", file)
     assert done.status == 0, done.err
     recipe = kept_recipe(finished)
     assert recipe is not None
     context = Context(recipe, RunFolder(finished), None)
-    assert len(seen) == 12 and set(seen) <= set(context.split.ids("val")) - set(context.split.ids("test"))
+    assert len(seen) == 8 and set(seen) <= set(context.split.ids("val")) - set(context.split.ids("test"))
 
     result = json.loads(file.read_text())
     model = load_trained(finished / "student")
@@ -139,18 +139,18 @@ def test_layers_are_tried_on_validation_images_alone(
     by_name = {layer["name"]: layer for layer in result["layers"]}
     assert [name for name, layer in by_name.items() if layer["chosen"]] == [chosen.name]
     assert len(by_name) > 3 and f"{chosen.name} <- the rule" in done.out
-    assert result["images"] == 12 and result["moved"] > 0 and result["code"] and result["plan"]["role"] == "student"
+    assert result["images"] == 8 and result["moved"] > 0 and result["code"] and result["plan"]["role"] == "student"
     # The same maps, scored by hand.
     catalog = context.catalog.set_index("image_id", drop=False)
     cases = make_cases(
-        pictures(catalog, seen[:12]), masks_of(catalog, seen[:12]), context.spec, NetworkScorer(model), seed=recipe.seed
+        pictures(catalog, seen[:8]), masks_of(catalog, seen[:8]), context.spec, NetworkScorer(model), seed=recipe.seed
     )
     for name, layer in by_name.items():
         maps = grad_cam(model, cases.moved.images, cases.moved.classes, model.get_submodule(name)).numpy()
         energy = energy_in_mask(maps, cases.moved.masks)
         expected = float(np.nanmean(energy)) if np.isfinite(energy).any() else None
         assert layer["scores"]["moved_energy"]["value"] == (expected and pytest.approx(expected, abs=1e-4))
-        assert layer["scores"]["randomisation"]["n"] <= 3 and layer["scores"]["blank"]["n"] == 12
+        assert layer["scores"]["randomisation"]["n"] <= 3 and layer["scores"]["blank"]["n"] == 8
 
 
 @pytest.mark.parametrize(
