@@ -3,7 +3,7 @@
 - A network that rectifies its trunk (ResNet, the small CNN): the output of a stage, behind its activation.
 - Inverted residuals (EfficientNet, EfficientNet-Lite, MobileNetV3 and V4): behind the last stage the activation of the
   head's convolution, where there is one; else the output of a stage. The last activation inside a stage lies on a
-  branch that a shortcut passes by: maps of it were blank for up to a quarter of pictures (docs/explanations.md).
+  branch that a shortcut passes by: maps of it were blank for up to a third of pictures (docs/explanations.md).
 - ConvNeXt, whose trunk has no activation: the norm that reads a stage's output, and behind the last stage, where the
   norm comes after pooling, the output itself. A norm's gradient is orthogonal to what it reads, so the map before
   rectifying sums to nearly zero over the image and is not blank.
@@ -21,8 +21,7 @@ from dermdistill.errors import ConfigError
 from dermdistill.models.branch import Branch, depth_indices
 from dermdistill.models.hybrid import Deployed, HybridClassifier
 
-# What a stride of 32 leaves of the usual 224 pixels. Fewer a side tell a quadrant, not a place, and such maps have less
-# of their energy on lesions (docs/explanations.md).
+# What a stride of 32 leaves of the usual 224 pixels. Fewer a side tell a quadrant, not a place.
 LEAST_CELLS = 7
 
 
