@@ -48,7 +48,7 @@ def layers(
         list[str] | None, typer.Option("--only", help="Layers with this in their name, such as blocks.4. Repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write, with intervals.")] = None,
-    threads: Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 is all cores.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 is PyTorch's choice.")] = 0,
 ) -> None:
     """Try every layer that a class activation map could read, on validation images: which one should it be?"""
     from dermdistill.atomic import write_json

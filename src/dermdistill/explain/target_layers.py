@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dermdistill.errors import ConfigError
-from dermdistill.models.branch import Branch, depth_indices
+from dermdistill.models.branch import Branch, depth_indices, is_transformer
 from dermdistill.models.hybrid import Deployed, HybridClassifier
 
 # What a stride of 32 leaves of the usual 224 pixels. Fewer a side tell a quadrant, not a place.
@@ -118,7 +118,7 @@ def _candidates(network: Any) -> Iterator[Found]:
     info = [dict(stage) for stage in network.feature_info]
     for index in depth_indices(info):
         stage = network.get_submodule(info[index]["module"])
-        if _is_transformer(network):
+        if is_transformer(network):
             yield stage.norm1, "norm"
             continue
         yield stage, "stage output"
@@ -132,12 +132,8 @@ def _is_activated(module: Any) -> bool:
     return isinstance(act, nn.Module) and not isinstance(act, nn.Identity)
 
 
-def _is_transformer(network: Any) -> bool:
-    return hasattr(network, "blocks") and hasattr(network, "patch_embed")
-
-
 def _branch_layer(branch: Branch, size: int) -> Found:
-    known = branch.is_transformer or _rule_of(branch.network) is not None
+    known = is_transformer(branch.network) or _rule_of(branch.network) is not None
     return _network_layer(branch.network, size) if known else (branch.last_map, "final map")
 
 
@@ -147,7 +143,7 @@ def _rule_of(network: nn.Module) -> Callable[[Any, _Read], Found] | None:
 
 
 def _network_layer(network: Any, size: int) -> Found:
-    if _is_transformer(network):
+    if is_transformer(network):
         return network.blocks[-1].norm1, "norm"
     rule = _rule_of(network)
     if rule is None:

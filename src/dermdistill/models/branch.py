@@ -31,6 +31,11 @@ def depth_indices(feature_info: list[dict[str, Any]]) -> list[int]:
     return [count * (depth + 1) // DEPTHS - 1 for depth in range(DEPTHS)]
 
 
+def is_transformer(network: nn.Module) -> bool:
+    """Whether a network's features are tokens [B, N, C] of equal blocks."""
+    return hasattr(network, "blocks") and hasattr(network, "patch_embed")
+
+
 class Branch(nn.Module):
     """A headless timm network (or one that speaks its language) read at four depths.
 
@@ -52,11 +57,6 @@ class Branch(nn.Module):
         self.last_map = nn.Identity()
         self.widths = [int(info[index]["num_chs"]) for index in self.indices[:-1]]
         self.widths.append(int(speaker.head_hidden_size))
-
-    @property
-    def is_transformer(self) -> bool:
-        """Whether the final features are tokens [B, N, C] of equal blocks."""
-        return hasattr(self.network, "blocks") and hasattr(self.network, "patch_embed")
 
     def forward(self, images: Tensor) -> BranchOutput:
         """Images [B, 3, H, W] to the maps and pooled features of the four depths."""

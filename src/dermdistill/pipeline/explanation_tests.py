@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from dermdistill.bundle.predictor import OnnxClassifier
@@ -50,11 +51,7 @@ def explanation_tests(context: Context, own: Explained) -> tuple[Json, dict[str,
     labels, lesions = table["label"].to_numpy(dtype=np.int64), table["lesion_id"].to_numpy()
     rows = table.iloc[robustness_sample(labels, lesions, config.scored_images, own.seed)]
     ids = rows["image_id"].tolist()
-    weights = bootstrap.lesion_weights(
-        rows["lesion_id"].to_numpy(),
-        samples=context.recipe.evaluate.bootstrap_samples,
-        seed=context.recipe.evaluate.bootstrap_seed,
-    )
+    weights = drawn_weights(context, rows)
     with StepProgress("tests of explanations", steps=len(config.methods) + 4) as bar:
         cases = make_cases(own.pictures(ids), own.masks(ids), own.spec, own.scorer, seed=own.seed)
         maps: dict[str, Maps] = {
@@ -111,12 +108,20 @@ def _scores(own: Explained, cases: Cases, maps: Mapping[str, Maps], bar: StepPro
     return found
 
 
+def drawn_weights(context: Context, rows: pd.DataFrame) -> Weights:
+    """Bootstrap weights [samples, N] over the lesions of some images, as the recipe's evaluation draws them."""
+    how = context.recipe.evaluate
+    return bootstrap.lesion_weights(
+        rows["lesion_id"].to_numpy(), samples=how.bootstrap_samples, seed=how.bootstrap_seed
+    )
+
+
 def cell(values: Scores, weights: Weights) -> Json:
     """Mean over the images that define a score, its interval over lesions, and how many images these are.
 
     Args:
         values: float64 [N], NaN where not defined.
-        weights: [samples, N] of ``bootstrap.lesion_weights``.
+        weights: [samples, N] of ``drawn_weights``.
 
     Returns:
         ``value``, ``low``, ``high``, ``n``; null where nothing is defined.

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from dermdistill.errors import ConfigError, RunFolderError
-from dermdistill.evaluate import bootstrap
 from dermdistill.evaluate.robustness import robustness_sample
 from dermdistill.explain.activations import grids
 from dermdistill.explain.cases import Cases, make_cases
@@ -25,7 +23,8 @@ from dermdistill.labels import encode
 from dermdistill.pipeline.context import Context
 from dermdistill.pipeline.execute import kept_recipe
 from dermdistill.pipeline.explained import masks_of, method_settings, pictures_of
-from dermdistill.pipeline.explanation_tests import Weights, cell
+from dermdistill.pipeline.explanation_tests import Weights, cell, drawn_weights
+from dermdistill.preprocess import PreprocessSpec
 from dermdistill.progress import StepProgress
 from dermdistill.provenance import origin
 from dermdistill.run import RunFolder
@@ -93,7 +92,7 @@ def layer_trials(path: Path, plan: TrialPlan, *, threads: int = 0, console: Cons
     spec = context.spec if plan.role == "student" else context.teacher_spec
     layers = _tried(model, spec.size, plan)
     chosen = {layer.name for layer in target_layers(model, spec.size)}
-    cases, weights = _cases(context, model, plan)
+    cases, weights = _cases(context, model, spec, plan.images)
     settings = method_settings(plan.method, recipe.explain, recipe.seed)
     how = ScoreSettings(seed=recipe.seed, sensitivity_images=0, randomisation_images=plan.random_images)
     found = []
@@ -139,19 +138,12 @@ def _tried(model: torch.nn.Module, size: int, plan: TrialPlan) -> list[TargetLay
     return wanted
 
 
-def _cases(context: Context, model: torch.nn.Module, plan: TrialPlan) -> tuple[Cases, Weights]:
+def _cases(context: Context, model: torch.nn.Module, spec: PreprocessSpec, images: int) -> tuple[Cases, Weights]:
+    seed = context.recipe.seed
     catalog = context.catalog.set_index("image_id", drop=False)
     table = catalog.loc[list(dict.fromkeys(context.split.ids(PART)))]
     labels = [encode(code, context.recipe.task) for code in table["diagnosis"]]
-    rows = table.iloc[robustness_sample(labels, table["lesion_id"].to_numpy(), plan.images, context.recipe.seed)]
+    rows = table.iloc[robustness_sample(labels, table["lesion_id"].to_numpy(), images, seed)]
     ids = rows["image_id"].tolist()
-    spec = context.spec if plan.role == "student" else context.teacher_spec
-    weights = bootstrap.lesion_weights(
-        rows["lesion_id"].to_numpy(),
-        samples=context.recipe.evaluate.bootstrap_samples,
-        seed=context.recipe.evaluate.bootstrap_seed,
-    )
-    cases = make_cases(
-        pictures_of(catalog, ids), masks_of(catalog, ids), spec, NetworkScorer(model), seed=context.recipe.seed
-    )
-    return cases, np.asarray(weights)
+    cases = make_cases(pictures_of(catalog, ids), masks_of(catalog, ids), spec, NetworkScorer(model), seed=seed)
+    return cases, drawn_weights(context, rows)
